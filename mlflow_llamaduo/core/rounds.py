@@ -1,0 +1,97 @@
+"""Where the loop stands and when it stops. State is a value: `after` returns a new one."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mlflow_llamaduo.core.gate import Decision
+from mlflow_llamaduo.core.records import PairSet, Version
+from mlflow_llamaduo.core.scoring import Scorecard
+
+StopReason = Literal["passed", "rounds", "plateau", "budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The coverage dataset's three parts: train grows, dev steers training, test only gates."""
+
+    train: PairSet
+    dev: PairSet
+    test: PairSet
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop without success.
+
+    `rounds` fine-tunings at most; stop as a plateau when the best mean precision has risen by less than
+    `plateau_points` (0 to 100) over the last `plateau_rounds` rounds.
+    """
+
+    rounds: int
+    plateau_rounds: int
+    plateau_points: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One finished round. Dollars and seconds are those of this round alone."""
+
+    number: int
+    version: Version
+    scorecard: Scorecard
+    decision: Decision
+    train_rows: int
+    kept: int
+    rejected: int
+    seconds: float
+    service_llm_usd: float
+    training_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the loop needs to go on."""
+
+    train: PairSet
+    dev: PairSet
+    test: PairSet
+    baselines: dict[str, Scorecard] = field(default_factory=dict)
+    rounds: tuple[Round, ...] = ()
+
+    @staticmethod
+    def begin(split: Split) -> "State":
+        """The state before round 0."""
+        return State(split.train, split.dev, split.test)
+
+    def with_baseline(self, name: str, scorecard: Scorecard) -> "State":
+        """The state that also knows another model's scores on the test prompts."""
+        return replace(self, baselines={**self.baselines, name: scorecard})
+
+    @property
+    def number(self) -> int:
+        """The number of the round that comes next, from 0."""
+        return len(self.rounds)
+
+    def after(self, finished: Round, train: PairSet) -> "State":
+        """The state with one more round, which trained on `train`."""
+        return replace(self, train=train, rounds=(*self.rounds, finished))
+
+
+def stop_reason(state: State, limits: Limits) -> StopReason | None:
+    """Why the loop must not go on, or None. The budget is kept where money is spent (`BudgetError`)."""
+    if not state.rounds:
+        return None
+    if state.rounds[-1].decision.passed:
+        return "passed"
+    if state.number >= limits.rounds:
+        return "rounds"
+    if _plateau([r.scorecard.precision.mean for r in state.rounds], limits):
+        return "plateau"
+    return None
+
+
+def _plateau(means: list[float], limits: Limits) -> bool:
+    if limits.plateau_rounds <= 0 or len(means) <= limits.plateau_rounds:
+        return False
+    before, since = means[: -limits.plateau_rounds], means[-limits.plateau_rounds :]
+    return max(since) < max(before) + limits.plateau_points

@@ -1,0 +1,89 @@
+"""Pairs out of a JSONL file in the No Robots shape: `{"messages": [{"role", "content"}, ...], "category": str}`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlflow_llamaduo.core.records import Message, Pair, PairSet
+from mlflow_llamaduo.errors import DataError
+
+ROLES = ("system", "user", "assistant")
+SHOWN = 50
+
+
+def read_pairs(path: Path, *, category: str = "") -> PairSet:
+    """Read and check a whole file; exact copies count once.
+
+    Args:
+        path: a JSONL file, UTF-8.
+        category: keep rows of this category only (rows without one are kept); empty keeps all.
+
+    Raises:
+        DataError: a row is no pair; the message lists file, line and reason of every such row.
+
+    """
+    if not path.is_file():
+        raise DataError(f"no coverage file {path}: write one row a line, {__doc__.split(': ', 1)[1]}")
+    pairs: dict[str, Pair] = {}
+    problems: list[str] = []
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                pair = to_pair(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+            except (ValueError, RecursionError) as error:
+                problems.append(f"{path}:{number}: {_reason(error)}")
+                continue
+            if not category or pair.category in ("", category):
+                pairs.setdefault(pair.id, pair)
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise DataError("\n".join([*problems[:SHOWN], *more]))
+    return PairSet(tuple(pairs.values()))
+
+
+def to_pair(row: Any) -> Pair:
+    """One row as a pair; a conversation ends at its last assistant turn.
+
+    Raises:
+        ValueError: the row is no pair, with the reason.
+
+    """
+    turns = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(turns, list) or not turns:
+        raise ValueError('no "messages" list')
+    messages = [_message(turn) for turn in turns]
+    while messages and messages[-1].role != "assistant":
+        messages.pop()
+    if not messages:
+        raise ValueError("no assistant message")
+    *prompt, answer = messages
+    if not prompt or prompt[-1].role != "user":
+        raise ValueError("no user message before the assistant's answer")
+    category = row.get("category", "")
+    if not isinstance(category, str):
+        raise ValueError('"category" is no text')
+    return Pair(tuple(prompt), answer.content, category)
+
+
+def _message(turn: Any) -> Message:
+    role = turn.get("role") if isinstance(turn, dict) else None
+    content = turn.get("content") if isinstance(turn, dict) else None
+    if role not in ROLES:
+        raise ValueError(f"a message's role must be one of {', '.join(ROLES)}, not {role!r}")
+    if not isinstance(content, str) or not content.strip():
+        raise ValueError(f"a {role} message has no text")
+    return Message(role, content.strip())
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"not JSON: {error.msg} at column {error.colno}"
+        case UnicodeDecodeError():
+            return f"not UTF-8: byte {error.object[error.start]:#04x} at column {error.start + 1}"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return str(error)

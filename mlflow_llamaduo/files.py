@@ -1,0 +1,62 @@
+"""Files as the project writes and reads them: whole or not at all."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader, or a process that died, never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_atomic(path: Path) -> Iterator[Path]:
+    """A new folder to fill; it takes the name `path` when the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    part.mkdir()
+    try:
+        yield part
+        if path.exists():
+            remove(path)
+        part.replace(path)
+    finally:
+        if part.exists():
+            remove(part)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder and all that is in it."""
+    for file in folder.iterdir():
+        if file.is_dir() and not file.is_symlink():
+            remove(file)
+        else:
+            file.unlink()
+    folder.rmdir()
+
+
+def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
+    """One JSON object a line, UTF-8 as it is."""
+    return "".join(json.dumps(row, ensure_ascii=False) + os.linesep for row in rows)
+
+
+def folder_digest(folder: Path) -> str:
+    """16 hexadecimal digits of the SHA-256 over names and contents of the files right below `folder`."""
+    total = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
+        total.update(file.name.encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()[:16]

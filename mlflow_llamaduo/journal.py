@@ -1,0 +1,111 @@
+"""What is done already: a run that died goes on where it was and pays for nothing twice.
+
+    .llamaduo/<task>/
+        stages/<stage>/<digest>.json     a finished stage's value, found by the digest of its inputs
+        stages/finetune/<digest>/        an adapter's files
+        alignments/<fingerprint>.json    the loop's state after its last finished round, and MLflow run ids
+        alignments/<fingerprint>.lock    held while a process works on it
+
+Files appear whole or not at all. Stages are shared between alignments: another gate on the same data trains
+nothing anew.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from mlflow_llamaduo.core.records import digest
+from mlflow_llamaduo.core.rounds import State, StopReason
+from mlflow_llamaduo.errors import StageError
+from mlflow_llamaduo.files import write_atomic
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the journal knows of one alignment."""
+
+    state: State | None = None
+    run_id: str | None = None
+    round_run_ids: tuple[str, ...] = ()
+    stop: StopReason | None = None
+
+
+class Journal:
+    """The working folder of one alignment."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
+        self._file = folder / "alignments" / f"{fingerprint}.json"
+        self.fingerprint = fingerprint
+        self.stage_seconds = 0.0
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the alignment for this process.
+
+        Raises:
+            StageError: another process works on it.
+
+        """
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._file.with_suffix(".lock"), timeout=0):
+                yield
+        except Timeout:
+            raise StageError(
+                f"another process works on this alignment ({self._file}); wait for it, or change a parameter"
+            ) from None
+
+    def entry(self) -> Entry:
+        """All that is known; an empty entry at first."""
+        if not self._file.is_file():
+            return Entry()
+        return TypeAdapter(Entry).validate_json(self._file.read_bytes())
+
+    def update(self, **changes: Any) -> None:
+        """Replace fields of the entry."""
+        known = self.entry()
+        fields = {name: getattr(known, name) for name in ("state", "run_id", "round_run_ids", "stop")}
+        entry = Entry(**{**fields, **changes})
+        write_atomic(self._file, TypeAdapter(Entry).dump_json(entry))
+
+    def forget(self) -> None:
+        """Begin this alignment anew; finished stages stay usable."""
+        self._file.unlink(missing_ok=True)
+
+    def once(self, stage: str, inputs: Any, kind: Any, make: Callable[[Path], T]) -> T:
+        """The value of a stage: read if it was finished before, made and kept otherwise.
+
+        Args:
+            stage: its name.
+            inputs: JSON values that decide the result.
+            kind: the value's type, for reading it back.
+            make: computes the value; given a path of its own for files beside the value.
+
+        """
+        place = self._folder / "stages" / stage / digest(inputs)
+        record = place.with_suffix(".json")
+        pair = TypeAdapter(tuple[float, kind])
+        if record.is_file():
+            seconds, value = pair.validate_json(record.read_bytes())
+        else:
+            began = time.monotonic()
+            place.parent.mkdir(parents=True, exist_ok=True)
+            value = make(place)
+            seconds = time.monotonic() - began
+            write_atomic(record, pair.dump_json((seconds, value)))
+        self.stage_seconds += seconds
+        return value  # type: ignore[no-any-return]
+
+    def take_seconds(self) -> float:
+        """Seconds that the stages since the last call have taken, in whichever life of the run."""
+        seconds, self.stage_seconds = self.stage_seconds, 0.0
+        return seconds

@@ -1,0 +1,110 @@
+"""What a version of the registered model holds, and how MLflow opens it.
+
+    adapter/        LoRA weights (safetensors), tokenizer, chat template
+    package.json    the base model's name and digest, how the gate's answers were sampled
+    evidence.json   scorecard, decision, lineage
+
+The base is named, not copied (an 8B base is 16 GB, its adapter 0.2): it comes from the same places as in training,
+and a base with another digest is refused. There is no pickle in it; `mlflow.pyfunc.load_model` finds
+`_load_pyfunc` by the name of this module.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mlflow_llamaduo.base_models import resolve
+from mlflow_llamaduo.errors import BaseModelError, DataError
+
+if TYPE_CHECKING:
+    from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
+
+BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """`package.json`: lengths in tokens."""
+
+    task: str
+    base_model: str
+    base_digest: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+
+
+def pack(folder: Path, *, adapter: Path, package: Package, evidence: dict[str, Any]) -> None:
+    """Fill `folder` with what a version holds."""
+    shutil.copytree(adapter, folder / "adapter")
+    (folder / "package.json").write_text(json.dumps(asdict(package), indent=2))
+    (folder / "evidence.json").write_text(json.dumps(evidence, indent=2))
+
+
+def unpack(folder: Path) -> "tuple[Package, TransformersEngine]":
+    """Load a version: its base with its adapter.
+
+    Raises:
+        BaseModelError: the base is not to be had, or is not the one that the adapter was trained on.
+
+    """
+    from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
+
+    package = Package(**json.loads((folder / "package.json").read_text()))
+    base = resolve(package.base_model)
+    if base.digest != package.base_digest:
+        raise BaseModelError(
+            f"{base.path} is not the {package.base_model} that this adapter was trained on (digest {base.digest}, "
+            f"not {package.base_digest}): remove that folder and load again, or put the original there"
+        )
+    return package, TransformersEngine(str(base.path), str(folder / "adapter"))
+
+
+class LocalModel:
+    """The pyfunc: prompts in, answers out."""
+
+    def __init__(self, folder: Path) -> None:
+        self._package, self._engine = unpack(folder)
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
+        """One answer a row.
+
+        Args:
+            model_input: a string, a list of strings, or rows with a column `prompt`.
+            params: `temperature` (0 is greedy, the default here), `max_new_tokens`, `seed`.
+
+        """
+        from mlflow_llamaduo.inference.transformers_engine import Sampling
+
+        prompts = _prompts(model_input)
+        given = params or {}
+        sampling = Sampling(
+            max_new_tokens=int(given.get("max_new_tokens", self._package.max_new_tokens)),
+            temperature=float(given.get("temperature", 0.0)),
+            top_p=float(given.get("top_p", self._package.top_p)),
+            seed=given.get("seed"),
+        )
+        answers: list[str] = []
+        for start in range(0, len(prompts), BATCH):
+            chats = [[{"role": "user", "content": prompt}] for prompt in prompts[start : start + BATCH]]
+            answers += [row[0].text for row in self._engine.generate(chats, sampling)]
+        return answers
+
+
+def _prompts(model_input: Any) -> list[str]:
+    if isinstance(model_input, str):
+        return [model_input]
+    if isinstance(model_input, pd.DataFrame):
+        column = "prompt" if "prompt" in model_input.columns else model_input.columns[0]
+        return [str(prompt) for prompt in model_input[column]]
+    if isinstance(model_input, list) and all(isinstance(prompt, str) for prompt in model_input):
+        return model_input
+    raise DataError(f'expected a prompt, a list of prompts or a column "prompt", not {type(model_input).__name__}')
+
+
+def _load_pyfunc(path: str) -> LocalModel:
+    return LocalModel(Path(path))

@@ -1,0 +1,18 @@
+"""Libraries' chatter is not the user's business; their errors are."""
+
+import logging
+import os
+import warnings
+
+CHATTY = ("accelerate", "alembic", "bitsandbytes", "datasets", "peft", "ray", "trl")
+CHATTY_MLFLOW = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.requirements_utils")
+
+
+def hush() -> None:
+    """Keep the model libraries and MLflow's set-up steps to errors; call it before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"(transformers|peft|trl|bitsandbytes|torch|datasets)\b")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in CHATTY_MLFLOW:
+        logging.getLogger(name).setLevel(logging.WARNING)

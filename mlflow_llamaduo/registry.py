@@ -1,0 +1,165 @@
+"""Versions of `llamaduo-<task>` in the MLflow Model Registry, and which of them is served.
+
+Aliases: `challenger` passed the gate, `champion` is served, `previous` was champion before. Every operation may be
+repeated: a version is found again by the digest of its adapter and the alignment's fingerprint.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+from mlflow_llamaduo import __version__
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.gate import Decision
+from mlflow_llamaduo.core.records import Adapter, PairSet, Version
+from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.pyfunc_model import Package, pack
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("string")]),
+    outputs=Schema([ColSpec("string")]),
+    params=ParamSchema(
+        [ParamSpec("temperature", "double", 0.0), ParamSpec("max_new_tokens", "integer", 128)],
+    ),
+)
+
+
+class Registry:
+    """The registered model of one task, as one alignment sees it."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._client = MlflowClient()
+
+    def register(
+        self, adapter: Adapter, scorecard: Scorecard, decision: Decision, *, train: PairSet, run_id: str
+    ) -> Version:
+        """The adapter as a version with its evidence, logged with the active run `run_id`; found again if it is there.
+
+        A version that passed the gate becomes `challenger`.
+        """
+        name, tags = self._project.registered_model, self._tags(adapter, decision)
+        version = self._find(name, tags) or self._create(name, tags, adapter, scorecard, decision, train, run_id)
+        if decision.passed:
+            self._client.set_registered_model_alias(name, "challenger", str(version.number))
+        return version
+
+    def promote(self, version: Version) -> bool:
+        """Make it champion and keep the old one as `previous`; under `promotion: review` a person does that.
+
+        Returns:
+            True when the version is champion now.
+
+        """
+        if self._project.promotion != "auto":
+            self._client.set_model_version_tag(version.name, str(version.number), "llamaduo.review", "pending")
+            return False
+        old = self.alias(version.name, "champion")
+        if old not in (None, version.number):
+            self._client.set_registered_model_alias(version.name, "previous", str(old))
+        self._client.set_registered_model_alias(version.name, "champion", str(version.number))
+        self._client.set_model_version_tag(version.name, str(version.number), "llamaduo.review", "auto")
+        return True
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """The number of the version that an alias stands for, or None."""
+        try:
+            return int(self._client.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def _tags(self, adapter: Adapter, decision: Decision) -> dict[str, str]:
+        return {
+            "llamaduo.task": self._project.task,
+            "llamaduo.fingerprint": self._project.fingerprint,
+            "llamaduo.adapter": adapter.digest,
+            "llamaduo.base_model": adapter.base_model,
+            "llamaduo.judge": self._project.service_llm.judge,
+            "llamaduo.decision": str(decision),
+        }
+
+    def _find(self, name: str, tags: dict[str, str]) -> Version | None:
+        for found in self._client.search_model_versions(f"name = '{name}'"):
+            if all(found.tags.get(key) == tags[key] for key in ("llamaduo.adapter", "llamaduo.fingerprint")):
+                return Version(name, int(found.version), str(found.run_id))
+        return None
+
+    def _create(
+        self,
+        name: str,
+        tags: dict[str, str],
+        adapter: Adapter,
+        scorecard: Scorecard,
+        decision: Decision,
+        train: PairSet,
+        run_id: str,
+    ) -> Version:
+        evidence = self._evidence(adapter, scorecard, decision, train, run_id)
+        settings = self._project.inference
+        package = Package(
+            task=self._project.task,
+            base_model=adapter.base_model,
+            base_digest=adapter.base_digest,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            content = Path(folder) / "model"
+            content.mkdir()
+            pack(content, adapter=Path(adapter.path), package=package, evidence=evidence)
+            logged = mlflow.pyfunc.log_model(
+                name=self._project.task,
+                loader_module="mlflow_llamaduo.pyfunc_model",
+                data_path=str(content),
+                signature=SIGNATURE,
+                pip_requirements=[f"mlflow-llamaduo=={__version__}"],
+            )
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = self._client.create_model_version(
+            name, source=logged.model_uri, run_id=run_id, tags=tags, model_id=logged.model_id
+        )
+        return Version(name, int(made.version), run_id)
+
+    def _evidence(
+        self, adapter: Adapter, scorecard: Scorecard, decision: Decision, train: PairSet, run_id: str
+    ) -> dict[str, Any]:
+        """Everything that led to the decision, as JSON values."""
+        evidence = {
+            "decision": "passed" if decision.passed else "not passed",
+            "rules": [
+                {
+                    "figure": result.rule.figure,
+                    "at_least": result.rule.at_least,
+                    "value": result.value,
+                    "passed": result.passed,
+                }
+                for result in decision.results
+            ],
+            "scorecard": asdict(scorecard),
+            "judge": self._project.service_llm.judge,
+            "generator": self._project.service_llm.generator,
+            "offline_stand_ins": self._project.offline,
+            "adapter": {**asdict(adapter), "path": None},
+            "train": {"rows": len(train), "digest": train.digest},
+            "fingerprint": self._project.fingerprint,
+            "run_id": run_id,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        json.dumps(evidence)  # a value that is no JSON must fail here, not in somebody's audit
+        return evidence

@@ -1,0 +1,263 @@
+"""The one door to a service LLM: stored replies first, then litellm, within the budget.
+
+Any provider that litellm knows works by its name (`openai/gpt-4o`, `anthropic/...`, `gemini/...`), and any
+OpenAI-compatible server by `api_base`. `offline/...` models are served in this process through the same door.
+"""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else the import fetches a price list
+
+import litellm
+from litellm import exceptions as failures
+
+from mlflow_llamaduo.config import ServiceLLMs
+from mlflow_llamaduo.core.records import digest
+from mlflow_llamaduo.errors import BudgetError, ConfigError
+from mlflow_llamaduo.service_llm.budget import Budget
+from mlflow_llamaduo.service_llm.offline import OfflineLLM
+from mlflow_llamaduo.service_llm.store import Reply, ReplyStore
+
+litellm.suppress_debug_info = True
+litellm.telemetry = False
+logging.getLogger("LiteLLM").setLevel(logging.ERROR)
+litellm.custom_provider_map = [{"provider": "offline", "custom_handler": OfflineLLM()}]
+
+TRANSIENT = (
+    failures.RateLimitError,
+    failures.Timeout,
+    failures.APIConnectionError,
+    failures.InternalServerError,
+    failures.ServiceUnavailableError,
+    failures.BadGatewayError,
+)
+PERMANENT = (
+    failures.AuthenticationError,
+    failures.PermissionDeniedError,
+    failures.NotFoundError,
+    failures.BadRequestError,
+    failures.UnprocessableEntityError,
+    failures.APIError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a service LLM; `repeat` tells apart the M judgings of the same response."""
+
+    messages: tuple[Mapping[str, str], ...]
+    schema: Mapping[str, Any] | None = None
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no reply in the end; nothing was stored, so a rerun asks again."""
+
+    reason: str
+
+
+class ServiceLLM:
+    """One model of the service LLM, asked on behalf of one run and stage."""
+
+    def __init__(
+        self, model: str, settings: ServiceLLMs, *, store: ReplyStore, budget: Budget, run: str, stage: str
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self._store = store
+        self._budget = budget
+        self._run = run
+        self._stage = stage
+        self._price = price(model, settings)
+        self._structured = bool(litellm.supports_response_schema(model))
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+        """Ask all requests, `settings.concurrency` at a time; yields (index, reply) as they finish.
+
+        Replies that are in the store come first and cost nothing. Closing the iterator cancels what is open.
+
+        Raises:
+            BudgetError: the next call would pass the budget; the replies before it are stored.
+            ConfigError: the provider refused the key or does not know the model.
+
+        """
+        missing: list[tuple[int, Request]] = []
+        for index, request in enumerate(requests):
+            if (reply := self._store.get(self.key(request))) is not None:
+                yield index, reply
+            else:
+                missing.append((index, request))
+        if missing:
+            yield from _drive(self._complete(missing))
+
+    def key(self, request: Request) -> str:
+        """What makes two requests the same one."""
+        return digest(
+            self.model,
+            self.settings.api_base,
+            [dict(m) for m in request.messages],
+            self._parameters(request),
+            request.repeat,
+        )
+
+    async def _complete(self, requests: list[tuple[int, Request]]) -> AsyncIterator[tuple[int, Reply | Failure]]:
+        queue = iter(requests)
+        running: set[asyncio.Task[tuple[int, Reply | Failure]]] = set()
+        try:
+            while True:
+                while len(running) < self.settings.concurrency and (item := next(queue, None)) is not None:
+                    running.add(asyncio.create_task(self._one(*item)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _one(self, index: int, request: Request) -> tuple[int, Reply | Failure]:
+        estimate = self._usd(_tokens(request), self.settings.max_tokens)
+        async with self._budget.reserve(estimate) as reservation:
+            reply = await self._ask(request)
+            if isinstance(reply, Reply):
+                self._store.put(self.key(request), reply, run=self._run, stage=self._stage, model=self.model)
+                reservation.paid_usd = reply.usd
+        return index, reply
+
+    async def _ask(self, request: Request) -> Reply | Failure:
+        reason = ""
+        for attempt in range(self.settings.retries + 1):
+            if attempt:
+                await asyncio.sleep(min(60.0, 2.0**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
+            try:
+                answer = await litellm.acompletion(
+                    model=self.model,
+                    messages=[dict(m) for m in request.messages],
+                    api_base=self.settings.api_base,
+                    api_key=self._key(),
+                    timeout=self.settings.timeout_s,
+                    num_retries=0,
+                    **self._parameters(request),
+                )
+            except TRANSIENT as error:
+                reason = self._redacted(error)
+            except (
+                failures.AuthenticationError,
+                failures.PermissionDeniedError,
+                failures.NotFoundError,
+            ) as error:
+                raise ConfigError(f"{self.model} cannot be used: {self._redacted(error)}") from None
+            except PERMANENT as error:
+                return Failure(self._redacted(error))
+            else:
+                return self._reply(answer)
+        return Failure(f"gave up after {self.settings.retries + 1} tries: {reason}")
+
+    def _reply(self, answer: Any) -> Reply | Failure:
+        text = answer.choices[0].message.content if answer.choices else None
+        if not text:
+            return Failure("the reply is empty")
+        given, written = answer.usage.prompt_tokens, answer.usage.completion_tokens
+        return Reply(text, given, written, self._usd(given, written))
+
+    def _parameters(self, request: Request) -> dict[str, Any]:
+        """Only the token limit is set; sampling stays at the provider's defaults, as in the paper."""
+        parameters: dict[str, Any] = {"max_tokens": self.settings.max_tokens}
+        if request.schema and self._structured:
+            parameters["response_format"] = {"type": "json_schema", "json_schema": dict(request.schema)}
+        return parameters
+
+    def _key(self) -> str | None:
+        name = self.settings.api_key_env
+        return os.environ.get(name) if name else None
+
+    def _redacted(self, error: Exception) -> str:
+        """An error in one line without any key in it: providers quote keys back."""
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        for name, value in os.environ.items():
+            if len(value) >= 8 and name.upper().endswith(("KEY", "TOKEN", "SECRET")):
+                text = text.replace(value, f"${name}")
+        return text
+
+    def _usd(self, input_tokens: int, output_tokens: int) -> float:
+        input_usd, output_usd = self._price
+        return (input_tokens * input_usd + output_tokens * output_usd) / 1e6
+
+
+def price(model: str, settings: ServiceLLMs) -> tuple[float, float]:
+    """Dollars per million tokens read and written: the configuration's, else litellm's table.
+
+    Raises:
+        ConfigError: neither knows the price.
+
+    """
+    if model.startswith("offline/"):
+        return 0.0, 0.0
+    if settings.input_usd_per_mtok is not None and settings.output_usd_per_mtok is not None:
+        return settings.input_usd_per_mtok, settings.output_usd_per_mtok
+    try:
+        info = litellm.get_model_info(model)
+    except Exception as error:
+        raise ConfigError(
+            f"the price of {model} is not known: set service_llm.input_usd_per_mtok and output_usd_per_mtok "
+            "in the profile (0 for a server of your own)"
+        ) from error
+    return 1e6 * (info.get("input_cost_per_token") or 0.0), 1e6 * (info.get("output_cost_per_token") or 0.0)
+
+
+def missing_key(model: str, settings: ServiceLLMs) -> str | None:
+    """Why the model cannot be asked: which environment variable is not set. None when all is there."""
+    if model.startswith("offline/"):
+        return None
+    if settings.api_key_env:
+        found = bool(os.environ.get(settings.api_key_env))
+        return None if found else f"{model} needs a key: set the environment variable {settings.api_key_env}"
+    if settings.api_base:
+        return None
+    try:
+        wanted = litellm.validate_environment(model)
+    except failures.BadRequestError:
+        wanted = {"keys_in_environment": False, "missing_keys": []}
+    if wanted["keys_in_environment"]:
+        return None
+    names = " or ".join(wanted["missing_keys"]) or "named by service_llm.api_key_env"
+    return f"{model} needs a key: set the environment variable {names}"
+
+
+def _tokens(request: Request) -> int:
+    """An upper estimate of the request's tokens: three characters each, and some for every message."""
+    return sum(len(m["content"]) // 3 + 8 for m in request.messages)
+
+
+def _drive(replies: AsyncIterator[Any]) -> Iterator[Any]:
+    """An async iterator as a plain one; closing it closes the other and its event loop."""
+    with asyncio.Runner() as runner:
+        try:
+            while True:
+                yield runner.run(anext(replies))  # type: ignore[arg-type]
+        except StopAsyncIteration:
+            return
+        finally:
+            runner.run(replies.aclose())  # type: ignore[attr-defined]
+
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "Failure",
+    "Reply",
+    "ReplyStore",
+    "Request",
+    "ServiceLLM",
+    "missing_key",
+    "price",
+]

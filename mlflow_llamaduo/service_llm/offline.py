@@ -1,0 +1,73 @@
+"""`offline/` models: stand-ins for a service LLM, so that everything runs without a key or a network.
+
+They are no language models and say so. `offline/teacher` writes pairs by a grammar; `offline/judge` scores by
+reference metrics. Both are a litellm provider: the prompts, the client and the parsers are those of a paid
+model, and a stand-in reads nothing but the messages it is sent.
+"""
+
+import json
+from typing import Any
+
+from litellm import ModelResponse
+from litellm.llms.custom_llm import CustomLLM, CustomLLMError
+from litellm.types.utils import Choices, Message, Usage
+
+from mlflow_llamaduo.core.records import digest
+from mlflow_llamaduo.service_llm.offline_teacher import write_pairs
+from mlflow_llamaduo.service_llm.reference_metrics import containment, rouge_l, token_f1
+
+
+class OfflineLLM(CustomLLM):
+    """Answers `offline/teacher` and `offline/judge`."""
+
+    def completion(self, model: str, messages: list[dict[str, str]], *_: Any, **__: Any) -> ModelResponse:
+        """Reply to a request whose last message is a JSON object."""
+        writer = {"teacher": teach, "judge": judge}.get(model)
+        if writer is None:
+            raise CustomLLMError(404, f"offline/{model} is unknown; there are offline/teacher and offline/judge")
+        try:
+            asked = json.loads(messages[-1]["content"])
+            text = json.dumps(writer(asked), ensure_ascii=False)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CustomLLMError(400, f"offline/{model} cannot read the request: {error!r}") from error
+        read = sum(len(m["content"]) for m in messages) // 4
+        return ModelResponse(
+            model=f"offline/{model}",
+            choices=[Choices(message=Message(content=text, role="assistant"), finish_reason="stop", index=0)],
+            usage=Usage(prompt_tokens=read, completion_tokens=len(text) // 4, total_tokens=read + len(text) // 4),
+        )
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """The same, for asynchronous callers."""
+        return self.completion(*args, **kwargs)
+
+
+def judge(asked: dict[str, Any]) -> dict[str, Any]:
+    """Scores from 0 to 100 by comparing with the reference.
+
+    Similarity is the mean of token F1 and ROUGE-L; precision the mean of containment (is the reference answer
+    in the response?) and token F1 (is there little else?).
+    """
+    reference, response = str(asked["reference"]), str(asked["response"])
+    f1, rouge, held = (
+        token_f1(reference, response),
+        rouge_l(reference, response),
+        containment(reference, response),
+    )
+    return {
+        "similarity_assessment": {
+            "score": round(50 * (f1 + rouge), 1),
+            "reason": f"offline stand-in: token F1 {f1:.2f}, ROUGE-L {rouge:.2f}",
+        },
+        "precision_assessment": {
+            "score": round(50 * (held + f1), 1),
+            "reason": f"offline stand-in: containment {held:.2f}, token F1 {f1:.2f}",
+        },
+    }
+
+
+def teach(asked: dict[str, Any]) -> dict[str, Any]:
+    """New pairs by grammar. Every request, and so every example and batch number, is a seed of its own."""
+    seed = int(digest(asked), 16)
+    pairs = write_pairs(seed=seed, count=int(asked["count"]))
+    return {"contents": [{"instruction": p.instruction, "response": p.response} for p in pairs]}

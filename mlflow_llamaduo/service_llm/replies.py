@@ -1,0 +1,38 @@
+"""Reading the JSON that a service LLM wrote, in whatever wrapping it came.
+
+Calling and reading are apart: a better reader needs no new call. json-repair does the mending (fences, prose
+around, cut ends); we only say which object is wanted and what a score is.
+"""
+
+import math
+import re
+from typing import Any
+
+from json_repair import repair_json
+
+
+def last_object(text: str, *, having: str) -> dict[str, Any] | None:
+    """The last JSON object in `text` that has the key `having`; None if there is none.
+
+    The last one wins: a model that corrects itself means its last word, and an answer quoted before the
+    verdict cannot stand in for it.
+    """
+    found = repair_json(text, return_objects=True, skip_json_loads=False)
+    candidates = found if isinstance(found, list) else [found]
+    objects = [c for c in candidates if isinstance(c, dict) and having in c]
+    return objects[-1] if objects else None
+
+
+def points(value: Any) -> float | None:
+    """A score from 0 to 100 as models write it: 85, 85.5, "85", "85/100", "85 %". Anything else is None.
+
+    True is no number, and a score out of range is not brought into it.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*(?:/\s*100|%)?\s*", value)
+        value = float(match.group(1)) if match else None
+    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 100:
+        return None
+    return float(value)

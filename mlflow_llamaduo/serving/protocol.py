@@ -1,0 +1,90 @@
+"""The part of the OpenAI chat API that the endpoint speaks: what is read, checked and answered.
+
+Errors have OpenAI's shape, so that its clients show them: `{"error": {"message", "type", "param", "code"}}`.
+"""
+
+import json
+import time
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_BODY_BYTES = 1_000_000
+
+
+class ChatMessage(BaseModel):
+    """One turn."""
+
+    model_config = ConfigDict(extra="ignore")
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatRequest(BaseModel):
+    """`POST /v1/chat/completions`. Fields of the API that are not here are refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stream: bool = False
+    n: Literal[1] = 1
+    user: str | None = None
+
+
+class HttpError(Exception):
+    """A request that is answered with an error: status, message, and the parameter at fault."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+def completion(model: str, text: str, finish: str, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+    """A whole answer."""
+    return {
+        **_head(model, "chat.completion"),
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, "logprobs": None}
+        ],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }
+
+
+class Chunks:
+    """The server-sent events of one streamed answer; all carry the same id."""
+
+    def __init__(self, model: str) -> None:
+        self._head = _head(model, "chat.completion.chunk")
+
+    def piece(self, text: str) -> str:
+        """Some text."""
+        return self._event({"role": "assistant", "content": text}, None)
+
+    def end(self, finish: str) -> str:
+        """Why it ended, and the closing event."""
+        return self._event({}, finish) + "data: [DONE]\n\n"
+
+    def _event(self, delta: dict[str, str], finish: str | None) -> str:
+        body = {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+def _head(model: str, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}

@@ -1,0 +1,68 @@
+"""`llamaduo serve`: the application on 127.0.0.1, until Ctrl-C."""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable
+
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.errors import ConfigError
+
+HOST = "127.0.0.1"
+
+
+def serve(project: Project, *, port: int, say: Callable[[str], None]) -> None:
+    """Serve the champion of a task; returns after SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: the port is in use.
+        DataError: the task has no champion yet.
+
+    """
+    _free(port)
+    from mlflow_llamaduo.quiet import hush
+
+    hush()
+    from mlflow_llamaduo.serving.champion import champion_number
+
+    number = champion_number(project.registered_model)
+
+    from ray import serve as ray_serve
+
+    from mlflow_llamaduo.cluster import cluster
+    from mlflow_llamaduo.serving.app import application
+
+    say(f"loading {project.registered_model} version {number}")
+    with cluster():
+        ray_serve.start(http_options={"host": HOST, "port": port})
+        app = application(
+            task=project.task,
+            name=project.registered_model,
+            number=number,
+            max_new_tokens=project.serving.max_new_tokens,
+            gpus=project.serving.gpus,
+        )
+        try:
+            ray_serve.run(app, name=project.task, route_prefix="/")
+            say(f"{project.task} (version {number}) on http://{HOST}:{port}/v1/chat/completions; Ctrl-C ends it")
+            _wait()
+            say("stopping")
+        finally:
+            ray_serve.shutdown()
+
+
+def _free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ConfigError(f"port {port} is in use on {HOST}: choose another with --port") from error
+
+
+def _wait() -> None:
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    while not done.wait(timeout=1):
+        pass

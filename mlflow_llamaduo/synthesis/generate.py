@@ -1,0 +1,46 @@
+"""Ask the service LLM for pairs like the train pairs."""
+
+import random
+from collections.abc import Callable
+
+from mlflow_llamaduo.core.records import Pair, PairSet, Rejected
+from mlflow_llamaduo.service_llm.client import Failure, Request, ServiceLLM
+from mlflow_llamaduo.synthesis.prompt import SCHEMA, ask, read
+
+
+def synthesize(
+    train: PairSet, *, llm: ServiceLLM, rows: int, per_call: int, batch: int, done: Callable[[int], object]
+) -> tuple[list[Pair], list[Rejected]]:
+    """About `rows` new pairs, `per_call` in each reply, each call with another seed pair.
+
+    Seeds are the human pairs of `train` in an order that depends on `batch` alone, without replacement until
+    all have been used. What comes back is not yet curated.
+
+    Args:
+        train: seeds are taken from here and from nowhere else.
+        llm: the generator.
+        rows: how many pairs to ask for.
+        per_call: how many pairs a call asks for.
+        batch: the round's number; another batch asks for other pairs.
+        done: told the number of pairs asked for by every call that has ended.
+
+    Raises:
+        BudgetError: the next call would pass the budget.
+
+    """
+    seeds = [pair for pair in train if pair.source == "coverage"]
+    random.Random(batch).shuffle(seeds)  # noqa: S311
+    calls = -(-rows // per_call)
+    chosen = [seeds[call % len(seeds)] for call in range(calls)]
+    requests = (
+        Request(ask(seed, count=per_call, batch=batch * calls + call), SCHEMA) for call, seed in enumerate(chosen)
+    )
+    replies: dict[int, tuple[list[Pair], list[Rejected]]] = {}
+    for index, reply in llm.complete(requests):
+        if isinstance(reply, Failure):
+            replies[index] = [], [Rejected(None, "malformed", reply.reason)]
+        else:
+            replies[index] = read(reply.text, example=chosen[index], source=f"synthetic/{batch}")
+        done(per_call)
+    in_order = [replies[index] for index in range(calls)]
+    return [p for pairs, _ in in_order for p in pairs], [r for _, rejected in in_order for r in rejected]

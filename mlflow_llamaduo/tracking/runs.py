@@ -1,0 +1,228 @@
+"""The MLflow side of an alignment: a parent run, a nested run a round, resumed by id.
+
+Under `mlflow run` the parent is the run that MLflow made (MLFLOW_RUN_ID). When an alignment that died goes on, its
+first run goes on too, and the new one is tagged with where the work is.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from mlflow_llamaduo import __version__
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_months
+from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
+from mlflow_llamaduo.core.rounds import Round, State, StopReason
+from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.journal import Journal
+from mlflow_llamaduo.tracking.tables import (
+    pairs_table,
+    rejected_table,
+    responses_table,
+    summary,
+    verdicts_table,
+)
+
+STAND_IN = (
+    "The service LLM of this run is an offline stand-in: pairs come from a grammar and scores from reference "
+    "metrics (token F1, ROUGE-L, containment). They are not an LLM's opinion."
+)
+
+
+class Tracker:
+    """Writes one alignment to MLflow. Every method may be called again after a restart."""
+
+    def __init__(self, project: Project, journal: Journal, spent_usd: Callable[[int], float]) -> None:
+        self._project = project
+        self._journal = journal
+        self._spent_usd = spent_usd
+        self._client = MlflowClient()
+        self.run_id = ""
+
+    @contextmanager
+    def alignment(self) -> Iterator[None]:
+        """The parent run, active for the length of the block; it ends as FAILED or KILLED with the block."""
+        known = self._known_run()
+        with mlflow.start_run(run_id=known, run_name=None if known else f"align {self._project.task}") as run:
+            self.run_id = run.info.run_id
+            if known is None or known == os.environ.get("MLFLOW_RUN_ID"):
+                self._describe()
+            self._journal.update(run_id=self.run_id)
+            try:
+                yield
+            except KeyboardInterrupt:
+                mlflow.end_run("KILLED")
+                raise
+
+    def service_llm_usd(self, number: int) -> float:
+        """Dollars paid to the service LLM for a round."""
+        return self._spent_usd(number)
+
+    def baseline(self, card: Scorecard, judgements: Sequence[Judgement], state: State) -> None:
+        """The base model's scores and the datasets, on the parent run."""
+        for name, pairs in (("train", state.train), ("dev", state.dev), ("test", state.test)):
+            self._input(pairs, name)
+        mlflow.log_metrics({f"baseline/base_{name}": value for name, value in card.figures().items()}, step=0)
+        self._table(verdicts_table(judgements), "baseline/verdicts.json")
+
+    @contextmanager
+    def round(self, number: int) -> Iterator["RoundLog"]:
+        """A nested run, active for the length of the block."""
+        ids = self._journal.entry().round_run_ids
+        known = ids[number] if number < len(ids) else None
+        with mlflow.start_run(
+            run_id=known,
+            run_name=None if known else f"round {number}",
+            nested=True,
+            parent_run_id=self.run_id,
+        ) as run:
+            if known is None:
+                self._journal.update(round_run_ids=(*ids, run.info.run_id))
+                mlflow.set_tags({"llamaduo.task": self._project.task, "llamaduo.round": str(number)})
+            yield RoundLog(self, self._project, run)
+
+    def finish(self, state: State, stop: StopReason) -> None:
+        """Outcome, table and break-even, on the parent run."""
+        mlflow.set_tag("llamaduo.outcome", stop)
+        mlflow.log_text(summary(state) + "\n", "summary.txt")
+        if state.rounds:
+            mlflow.log_dict(asdict(state.rounds[-1].scorecard), "scorecard.json")
+        self._journal.update(stop=stop)
+        started = os.environ.get("MLFLOW_RUN_ID")
+        if started and started != self.run_id:
+            self._client.set_tag(started, "llamaduo.continued_in", self.run_id)
+            self._client.set_tag(started, "llamaduo.outcome", stop)
+
+    def on_parent(self, metrics: dict[str, float], step: int) -> None:
+        """Metrics of a round, on the run of the whole alignment."""
+        for name, value in metrics.items():
+            self._client.log_metric(self.run_id, name, value, step=step)
+
+    def _known_run(self) -> str | None:
+        """The run to go on with: the journal's if it is still there, else MLflow's own, else a new one."""
+        for run_id in (self._journal.entry().run_id, os.environ.get("MLFLOW_RUN_ID")):
+            if run_id is None:
+                continue
+            try:
+                if self._client.get_run(run_id).info.lifecycle_stage == "active":
+                    return run_id
+            except MlflowException:  # the tracking store is another one now
+                continue
+        if "MLFLOW_EXPERIMENT_ID" not in os.environ and "MLFLOW_EXPERIMENT_NAME" not in os.environ:
+            mlflow.set_experiment(self._project.registered_model)
+        return None
+
+    def _describe(self) -> None:
+        project = self._project
+        mlflow.set_tags(
+            {
+                "llamaduo.task": project.task,
+                "llamaduo.fingerprint": project.fingerprint,
+                "llamaduo.version": __version__,
+                "llamaduo.offline_stand_ins": str(project.offline).lower(),
+                **({"mlflow.note.content": STAND_IN} if project.offline else {}),
+            }
+        )
+        resolved = project.model_dump(mode="json", exclude={"folder"})
+        mlflow.log_dict(resolved, "config.json")
+        declared = set(self._client.get_run(mlflow.active_run().info.run_id).data.params)
+        mlflow.log_params({k: v for k, v in _flat(resolved).items() if k not in declared})
+
+    def _input(self, pairs: PairSet, name: str) -> None:
+        source = str(self._project.coverage_path)
+        dataset = mlflow.data.from_pandas(pairs_table(pairs), source=source, name=f"{self._project.task}-{name}")
+        mlflow.log_input(dataset, context=name)
+
+    def _table(self, table: pd.DataFrame, file: str) -> None:
+        """A table that MLflow shows; one that is there already (from a life before) is left as it is."""
+        run_id = mlflow.active_run().info.run_id
+        folder = file.rpartition("/")[0] or None
+        if not any(f.path == file for f in self._client.list_artifacts(run_id, folder)):
+            mlflow.log_table(table, file)
+
+
+class RoundLog:
+    """What is told of one round, once it has all its results."""
+
+    def __init__(self, tracker: Tracker, project: Project, run: Run) -> None:
+        self._tracker = tracker
+        self._project = project
+        self.run_id = run.info.run_id
+
+    def record(
+        self,
+        finished: Round,
+        adapter: Adapter,
+        train: PairSet,
+        grown: Grown,
+        responses: Sequence[Response],
+        judgements: Sequence[Judgement],
+    ) -> None:
+        """Metrics on the round's run and, with the round as step, on the parent; tables on the round's run."""
+        metrics = _metrics(finished, adapter, self._project)
+        mlflow.log_metrics(metrics, step=finished.number)
+        self._tracker.on_parent(metrics, finished.number)
+        for loss in adapter.losses:
+            losses = {"train/epoch_loss": loss.train, "train/epoch_eval_loss": loss.dev}
+            mlflow.log_metrics({k: v for k, v in losses.items() if v is not None}, step=round(loss.epoch))
+        self._tracker._input(train, "train")
+        self._tracker._table(responses_table(responses), "responses.json")
+        self._tracker._table(verdicts_table(judgements), "verdicts.json")
+        self._tracker._table(rejected_table(grown), "rejected.json")
+        mlflow.log_dict(asdict(finished.scorecard), "scorecard.json")
+        mlflow.set_tags(
+            {
+                "llamaduo.decision": str(finished.decision),
+                "llamaduo.model_version": str(finished.version.number),
+            }
+        )
+
+
+def _metrics(finished: Round, adapter: Adapter, project: Project) -> dict[str, float]:
+    """The names that other programs rely on."""
+    figures = finished.scorecard.figures()
+    metrics = {
+        **{f"judge/{name}": value for name, value in figures.items()},
+        "judge/unjudged": float(finished.scorecard.unjudged),
+        "train/loss": adapter.train_loss,
+        "train/eval_loss": adapter.eval_loss,
+        "train/best_epoch": adapter.best_epoch,
+        "train/tokens_per_second": adapter.tokens_per_second,
+        "data/train_rows": float(finished.train_rows),
+        "data/synthetic_kept": float(finished.kept),
+        "data/synthetic_rejected": float(finished.rejected),
+        "cost/service_llm_usd": finished.service_llm_usd,
+        "cost/training_usd": finished.training_usd,
+    }
+    costs = project.costs
+    months = breakeven_months(
+        Workload(costs.input_mtok_per_day, costs.output_mtok_per_day),
+        ApiPrice(costs.api_input_usd_per_mtok, costs.api_output_usd_per_mtok),
+        LocalPrice(
+            finished.service_llm_usd + finished.training_usd,
+            costs.server_usd,
+            costs.electricity_usd_per_month,
+            costs.servers,
+        ),
+    )
+    if months is not None:
+        metrics["cost/breakeven_months"] = months
+    return metrics
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and key != "gate":
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
+    return flat

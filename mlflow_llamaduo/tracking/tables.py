@@ -1,0 +1,93 @@
+"""Rounds as tables: for MLflow, and for the terminal at the end."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mlflow_llamaduo.core.records import Grown, Judgement, Pair, Response, Verdict
+from mlflow_llamaduo.core.rounds import Round, State
+from mlflow_llamaduo.core.scoring import Scorecard
+
+
+def pairs_table(pairs: Iterable[Pair]) -> pd.DataFrame:
+    """Columns id, instruction, response, category, source."""
+    columns = ["id", "instruction", "response", "category", "source"]
+    return pd.DataFrame([[p.id, p.instruction, p.response, p.category, p.source] for p in pairs], columns=columns)
+
+
+def responses_table(responses: Sequence[Response]) -> pd.DataFrame:
+    """Columns id, instruction, reference, response, completion_tokens."""
+    columns = ["id", "instruction", "reference", "response", "completion_tokens"]
+    rows = [[r.id, r.instruction, r.reference, r.text, r.completion_tokens] for r in responses]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def verdicts_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """Columns response_id, judge, repeat, similarity, precision (0 to 100, empty if unjudged), reason."""
+    columns = ["response_id", "judge", "repeat", "similarity", "precision", "reason"]
+    rows = []
+    for j in judgements:
+        scores: tuple[Any, Any] = (j.similarity, j.precision) if isinstance(j, Verdict) else (None, None)
+        rows.append([j.response_id, j.judge, j.repeat, *scores, j.reason])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def rejected_table(grown: Grown) -> pd.DataFrame:
+    """Columns reason, detail, instruction, response."""
+    columns = ["reason", "detail", "instruction", "response"]
+    rows = [
+        [r.reason, r.detail, r.pair.instruction if r.pair else "", r.pair.response if r.pair else ""]
+        for r in grown.rejected
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+HEADER = (
+    "model", "precision", "95 % interval", "similarity", "prec>=50", "prec>=70", "sim>=50", "sim>=70",
+    "rows", "seconds", "dollars", "decision",
+)  # fmt: skip
+
+
+def summary(state: State) -> str:
+    """Base model and rounds side by side, as plain text."""
+    rows: list[tuple[str, ...]] = [HEADER]
+    rows += [(name, *_scores(card), "", "", "", "baseline") for name, card in state.baselines.items()]
+    rows += [_round_row(r) for r in state.rounds]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    last = len(HEADER) - 1
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i in (0, last) else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _round_row(r: Round) -> tuple[str, ...]:
+    dollars = r.service_llm_usd + r.training_usd
+    decision = ("passed" if r.decision.passed else "not passed") + f" ({', '.join(r.decision.reasons)})"
+    return (
+        f"round {r.number}",
+        *_scores(r.scorecard),
+        str(r.train_rows),
+        f"{r.seconds:.0f}",
+        f"{dollars:.2f}",
+        f"{decision}: version {r.version.number}",
+    )
+
+
+def _scores(card: Scorecard) -> tuple[str, ...]:
+    p, s = card.precision, card.similarity
+    return (
+        f"{p.mean:.1f}",
+        f"{p.low:.0f} to {p.high:.0f}",
+        f"{s.mean:.1f}",
+        f"{p.coverage_50:.0f} %",
+        f"{p.coverage_70:.0f} %",
+        f"{s.coverage_50:.0f} %",
+        f"{s.coverage_70:.0f} %",
+    )

@@ -1,0 +1,250 @@
+"""Which implementation stands behind which stage; the only module that knows them all."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mlflow_llamaduo.base_models import BaseModelFolder, resolve
+from mlflow_llamaduo.cluster import cluster
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
+from mlflow_llamaduo.core.rounds import Split
+from mlflow_llamaduo.coverage import read_pairs, split
+from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.finetune import finetune, optimizer_steps
+from mlflow_llamaduo.inference import EnginePool
+from mlflow_llamaduo.journal import Journal
+from mlflow_llamaduo.judging import judge
+from mlflow_llamaduo.loop import BASE, Outcome, Stages, align
+from mlflow_llamaduo.quiet import hush
+from mlflow_llamaduo.registry import Registry
+from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM, missing_key, price
+from mlflow_llamaduo.synthesis import curate, synthesize
+from mlflow_llamaduo.tracking import Tracker
+
+HOME = Path(".llamaduo")
+Say = Callable[[str], None]
+
+
+def check(project: Project) -> Split:
+    """All that can be known to be wrong before anything starts.
+
+    Raises:
+        ConfigError: a paid model has no key or no known price.
+        DataError: the coverage rows are no pairs, or too few.
+
+    """
+    check_models(project)
+    return collect(project)
+
+
+def check_models(project: Project) -> None:
+    """That every service LLM has its key and its price.
+
+    Raises:
+        ConfigError: one line for each that has not.
+
+    """
+    if problems := missing(project):
+        raise ConfigError("\n".join(problems))
+    for model in _models(project):
+        price(model, project.service_llm)
+
+
+def missing(project: Project) -> list[str]:
+    """A line for each service LLM whose key is not set."""
+    found = (missing_key(model, project.service_llm) for model in _models(project))
+    return [problem for problem in found if problem]
+
+
+def _models(project: Project) -> list[str]:
+    return list(dict.fromkeys((project.service_llm.judge, project.service_llm.generator)))
+
+
+def collect(project: Project) -> Split:
+    """The coverage pairs of a project, split."""
+    pairs = read_pairs(project.coverage_path, category=project.category)
+    return split(pairs, test_rows=project.coverage.test_rows, dev_rows=project.coverage.dev_rows)
+
+
+def run(project: Project, *, fresh: bool, say: Say) -> Outcome:
+    """The whole alignment, from where it was left.
+
+    Args:
+        project: what to do.
+        fresh: forget an earlier alignment with this configuration; its finished stages are still used.
+        say: told one line for every stage that begins.
+
+    Raises:
+        LlamaDuoError: see `errors`.
+
+    """
+    parts = check(project)
+    journal = Journal(HOME / project.task, f"{project.fingerprint}-{parts.train.digest[:6]}{parts.test.digest[:6]}")
+    with journal.locked():
+        if fresh:
+            journal.forget()
+        entry = journal.entry()
+        if entry.stop is not None and entry.state is not None:
+            say("this alignment is finished; --fresh begins it again")
+            return Outcome(entry.state, entry.stop)
+        if entry.state is not None or entry.run_id is not None:
+            say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
+        with stages(project, parts, journal, say) as wired, wired.tracker.alignment():
+            outcome = align(project, wired, journal)
+            wired.tracker.finish(outcome.state, outcome.stop)
+    return outcome
+
+
+@contextmanager
+def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterator[Stages]:
+    """The real stages: every one looks in the journal before it does anything."""
+    hush()
+    say(f"base model {project.base_model}")
+    base = resolve(project.base_model)
+    say(f"base model {project.base_model}: {base.path} ({base.source})")
+    store = ReplyStore(HOME / "replies.sqlite")
+    budget = Budget(project.limits.budget_usd, store.spent_usd(journal.fingerprint))
+    desk = _Desk(project, journal, base, store, budget, say)
+    try:
+        yield Stages(
+            collect=lambda: parts,
+            finetune=desk.finetune,
+            infer=desk.infer,
+            judge=desk.judge,
+            synthesize=desk.synthesize,
+            tracker=Tracker(project, journal, lambda n: store.spent_usd(journal.fingerprint, title(n))),
+            registry=Registry(project),
+        )
+    finally:
+        desk.close()
+        store.close()
+
+
+class _Desk:
+    """The stages of one alignment; starts Ray when the first stage needs it."""
+
+    def __init__(
+        self,
+        project: Project,
+        journal: Journal,
+        base: BaseModelFolder,
+        store: ReplyStore,
+        budget: Budget,
+        say: Say,
+    ) -> None:
+        self._project = project
+        self._journal = journal
+        self._base = base
+        self._store = store
+        self._budget = budget
+        self._say = say
+        self._cluster = cluster()
+        self._connected = False
+        self._pool = EnginePool(base, project.inference)
+
+    def finetune(self, train: PairSet, dev: PairSet, number: int) -> Adapter:
+        recipe = self._project.finetune
+
+        def make(place: Path) -> Adapter:
+            self._say(f"{title(number)}: fine-tuning on {len(train)} pairs, {recipe.epochs} epochs at most")
+            self._connect()
+            self._pool.yield_gpu()
+            with bar(f"{title(number)}: fine-tuning", optimizer_steps(len(train), recipe), "step") as progress:
+                return finetune(train, dev, base=self._base, recipe=recipe, target=place, done=progress.update)
+
+        inputs = [train.digest, dev.digest, self._base.name, self._base.digest, recipe.model_dump()]
+        return self._journal.once("finetune", inputs, Adapter, make)
+
+    def infer(self, adapter: Adapter | None, prompts: PairSet, number: int) -> tuple[Response, ...]:
+        settings = self._project.inference
+
+        def make(_: Path) -> tuple[Response, ...]:
+            self._say(f"{title(number)}: {settings.responses_per_prompt} answers to each of {len(prompts)} prompts")
+            self._connect()
+            with bar(f"{title(number)}: answers", len(prompts), "prompt") as progress:
+                return self._pool.answer(prompts, adapter, done=progress.update)
+
+        inputs = [
+            prompts.digest,
+            adapter.digest if adapter else None,
+            self._base.digest,
+            settings.model_dump(),
+        ]
+        return self._journal.once("infer", inputs, tuple[Response, ...], make)
+
+    def judge(self, responses: tuple[Response, ...], number: int) -> tuple[Judgement, ...]:
+        repeats = self._project.judging.repeats
+        model = self._project.service_llm.judge
+
+        def make(_: Path) -> tuple[Judgement, ...]:
+            total = len(responses) * repeats
+            self._say(f"{title(number)}: {model} judges {len(responses)} answers, {repeats} times each")
+            with bar(f"{title(number)}: judgings", total, "judging") as progress:
+                return judge(responses, llm=self._llm(model, number), repeats=repeats, done=progress.update)
+
+        inputs = [[asdict(r) for r in responses], model, self._project.service_llm.model_dump(), repeats]
+        return self._journal.once("judge", inputs, tuple[Judgement, ...], make)
+
+    def synthesize(self, train: PairSet, test: PairSet, number: int) -> Grown:
+        settings = self._project.synthesis
+        model = self._project.service_llm.generator
+
+        def make(_: Path) -> Grown:
+            self._say(f"{title(number)}: {model} writes {settings.rows_per_round} pairs")
+            with bar(f"{title(number)}: new pairs", settings.rows_per_round, "pair") as progress:
+                new, malformed = synthesize(
+                    train,
+                    llm=self._llm(model, number),
+                    rows=settings.rows_per_round,
+                    per_call=settings.pairs_per_call,
+                    batch=number,
+                    done=progress.update,
+                )
+            grown = curate(new, known=train, test=test)
+            return Grown(grown.kept, (*malformed, *grown.rejected))
+
+        inputs = [
+            train.digest,
+            test.digest,
+            number,
+            model,
+            self._project.service_llm.model_dump(),
+            settings.model_dump(),
+        ]
+        return self._journal.once("synthesize", inputs, Grown, make)
+
+    def close(self) -> None:
+        if self._connected:
+            self._pool.release()
+            self._cluster.__exit__(None, None, None)
+
+    def _connect(self) -> None:
+        if not self._connected:
+            self._cluster.__enter__()
+            self._connected = True
+
+    def _llm(self, model: str, number: int) -> ServiceLLM:
+        return ServiceLLM(
+            model,
+            self._project.service_llm,
+            store=self._store,
+            budget=self._budget,
+            run=self._journal.fingerprint,
+            stage=title(number),
+        )
+
+
+def title(number: int) -> str:
+    """How a round is called on the terminal and in the reply store."""
+    return "base" if number == BASE else f"round {number}"
+
+
+def bar(description: str, total: int, unit: str) -> "tqdm[Any]":
+    """A progress bar on a terminal; nothing where the output goes to a file."""
+    return tqdm(desc=description, total=total, unit=unit, file=sys.stderr, disable=None, leave=False)
