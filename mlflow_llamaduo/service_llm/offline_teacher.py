@@ -1,16 +1,21 @@
-"""The text generator behind `offline/teacher`: closed question-answering pairs from a seed, without a network.
+"""The text generator behind `offline/teacher`: closed question-answering pairs from a seed, offline.
 
-It plainly is a grammar, not a language model. It expands the genres of `offline_teacher_genres.yaml` at random and knows
-each answer because it chose the facts; it understands nothing, reads no prompt, and cannot write about anything its data
-file does not name. It stands in for a paid model so that synthesis runs, costs and repeats the same everywhere; what it
-says about a student's quality holds for this grammar only. The notation of a template is explained in the data file.
+It plainly is a grammar, not a language model. It expands the genres of `offline_teacher_genres.yaml` at
+random and knows each answer because it chose the facts; it understands nothing, reads no prompt, and cannot
+write about anything its data file does not name. It stands in for a paid model so that synthesis runs,
+costs and repeats the same everywhere; what it says about a student's quality holds for this grammar only.
+The notation of a template is explained in the data file.
 """
 
 import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+import yaml
 
 Form = Literal["span", "sentence", "claim"]
 """How a question is answered: words of the passage, a full sentence, or Yes or No to a claim."""
@@ -24,7 +29,7 @@ ASK_WEIGHTS: Mapping[Ask, float] = {"span": 0.56, "sentence": 0.24, "claim": 0.0
 
 FEWEST_WORDS, MOST_WORDS = 40, 90
 
-# A template in two parts: the plain question, or one that goes on after an opening and so starts in lower case.
+# How people write such a request, with the weight of each way. A `continued` question starts in lower case.
 LAYOUTS: Mapping[str, int] = {
     "{passage}\n\n{question}": 10,
     "{question}\n\nText: {passage}": 4,
@@ -58,7 +63,10 @@ class WrittenPair:
 
 @dataclass(frozen=True)
 class Question:
-    """One fact asked for in several wordings; `answer` is a template, for a claim the true one beside a false `foil`."""
+    """One fact asked for in several wordings.
+
+    `answer` is a template; for a claim it is what a Yes confirms, beside the `foil` that a No denies.
+    """
 
     wordings: tuple[str, ...]
     form: Form
@@ -68,7 +76,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Beat:
-    """One step of a passage: every alternative in `say` states the facts that `ask` asks for, and no other beat does."""
+    """One step of a passage: each alternative in `say` states what `ask` asks for, and no other beat does."""
 
     say: tuple[str, ...]
     ask: tuple[Question, ...] = ()
@@ -115,8 +123,10 @@ class Grammar:
 
 
 class Filler:
-    """Fills the templates of one passage. A word or number drawn once is not drawn again while others are left, so two
-    people, towns or years of one passage are never the same and an answer stays unambiguous.
+    """Fills the templates of one passage.
+
+    A word or number drawn once is not drawn again while others are left: two people, towns or years of one
+    passage are then never the same, and an answer stays unambiguous.
     """
 
     def __init__(self, grammar: Grammar, genre: Genre, rng: random.Random) -> None:
@@ -127,10 +137,8 @@ class Filler:
         for name, template in genre.slots.items():
             self._slots[name] = self._expand(template)
 
-    def fill(self, template: str, **extra: str) -> str:
+    def fill(self, template: str) -> str:
         """The text of a template, with a or an as the next word wants it."""
-        for name, value in extra.items():
-            template = template.replace(f"{{{name}}}", value)
         return _ARTICLE.sub(_article, self._expand(template))
 
     def _expand(self, template: str) -> str:
@@ -150,52 +158,101 @@ class Filler:
 
     def _draw(self, entries: list[str] | tuple[str, ...]) -> str:
         entry = self._rng.choice([entry for entry in entries if entry not in self._drawn] or entries)
-        self._drawn.add(entry)
+        if "{" not in entry:  # a template may be drawn again: its holes are fresh
+            self._drawn.add(entry)
         return entry
 
 
 def write_pairs(*, seed: int, count: int) -> tuple[WrittenPair, ...]:
-    """Deterministic in (seed, count); different seeds give different passages."""
-    rng = random.Random(f"offline/teacher {seed}")  # a string, since random.Random(-1) repeats random.Random(1)
+    """`count` pairs, deterministic in (seed, count); different seeds give different passages."""
+    rng = random.Random(f"offline/teacher {seed}")  # a string: random.Random(-1) repeats random.Random(1)
     grammar = _grammar()
     return tuple(_write_pair(grammar, rng) for _ in range(count))
 
 
 def _write_pair(grammar: Grammar, rng: random.Random) -> WrittenPair:
-    """The question is chosen before the passage, which is then made to hold its fact, or to leave it out."""
+    """The question is drawn before the passage, which is then made to tell its fact or to leave it out."""
     genre = rng.choice(grammar.genres)
     filler = Filler(grammar, genre, rng)
     (ask,) = rng.choices(tuple(ASK_WEIGHTS), weights=tuple(ASK_WEIGHTS.values()))
     if ask == "unsaid":
-        without, wording = rng.choice(genre.unsaid())
-        passage = _passage(genre, filler, rng, told=None, untold=without)
-        return _pair(passage, filler.fill(wording), UNSAID, rng)
-    beat, question = rng.choice(genre.of_form(ask))
-    passage = _passage(genre, filler, rng, told=beat, untold=None)
-    wording = rng.choice(question.wordings)
+        untold, wording = rng.choice(genre.unsaid())
+        passage = _passage(genre, filler, rng, untold=untold)
+        return _lay_out(passage, filler.fill(wording), UNSAID, rng)
+    told, question = rng.choice(genre.of_form(ask))
+    passage = _passage(genre, filler, rng, told=told)
+    wording, answer = rng.choice(question.wordings), question.answer
     if ask == "claim":
-        true = rng.random() < 0.5
-        claim = filler.fill(question.answer if true else question.foil)
-        return _pair(passage, filler.fill(wording, claim=claim), "Yes" if true else "No", rng)
-    return _pair(passage, filler.fill(wording), _finished(filler.fill(question.answer), ask), rng)
+        claim, answer = rng.choice([(question.answer, "Yes"), (question.foil, "No")])
+        wording = wording.replace("{claim}", claim)
+    answer = filler.fill(answer)
+    return _lay_out(passage, filler.fill(wording), _capitalised(answer) if ask == "sentence" else answer, rng)
 
 
-def _passage(genre: Genre, filler: Filler, rng: random.Random, *, told: Beat | None, untold: Beat | None) -> str:
+def _passage(
+    genre: Genre, filler: Filler, rng: random.Random, *, told: Beat | None = None, untold: Beat | None = None
+) -> str:
     """The lead, the beat `told`, and others but never `untold`, up to a length drawn for this passage."""
-    goal = rng.randint(FEWEST_WORDS + 8, MOST_WORDS - 8)
-    first = [beat for beat in genre.beats if beat is told]
-    others = rng.sample(
-        [beat for beat in genre.beats if beat is not told and beat is not untold], k=len(genre.beats) - 1
-    )
+    enough = rng.randint(FEWEST_WORDS + 8, MOST_WORDS - 8)
+    beats = [beat for beat in genre.beats if beat is not untold]
+    rng.shuffle(beats)
     lead = filler.fill(rng.choice(genre.lead.say))
-    chosen: list[tuple[int, str]] = []
     length = len(lead.split())
-    for beat in first + others:
+    chosen: list[tuple[Beat, str]] = []
+    for beat in sorted(beats, key=lambda beat: beat is not told):  # the one asked about is sure of its place
         sentence = filler.fill(rng.choice(beat.say))
-        extra = len(sentence.split())
-        if length < goal and length + extra <= MOST_WORDS:
-            length += extra
-            place = genre.beats.index(beat) if genre.ordered else rng.randrange(1_000_000)
-            chosen.append((place, sentence))
-    text = " ".join([lead, *(sentence for _, sentence in sorted(chosen))])
+        longer = length + len(sentence.split())
+        if length < enough and longer <= MOST_WORDS:
+            length = longer
+            chosen.append((beat, sentence))
+    if genre.ordered:
+        chosen.sort(key=lambda pair: genre.beats.index(pair[0]))
+    else:
+        rng.shuffle(chosen)
+    return _capitalised(" ".join([lead, *(sentence for _, sentence in chosen)]))
+
+
+def _lay_out(passage: str, question: str, answer: str, rng: random.Random) -> WrittenPair:
+    (layout,) = rng.choices(tuple(LAYOUTS), weights=tuple(LAYOUTS.values()))
+    continued = question[0].lower() + question[1:]
+    return WrittenPair(layout.format(passage=passage, question=question, continued=continued), answer)
+
+
+def _capitalised(text: str) -> str:
     return _SENTENCE_START.sub(lambda letter: letter[0].upper(), text)
+
+
+def _article(match: re.Match[str]) -> str:
+    return f"{match[1]}{'n' if _VOWEL_SOUND.match(match[2]) else ''} "
+
+
+def _number(value: int) -> str:
+    """Commas from five digits on, so that a year stays a year."""
+    return f"{value:,}" if value >= 10_000 else str(value)
+
+
+@cache
+def _grammar() -> Grammar:
+    source = files("mlflow_llamaduo.service_llm") / "offline_teacher_genres.yaml"
+    data = yaml.safe_load(source.read_text(encoding="utf-8"))
+    words = {name: tuple(entries) for name, entries in data["words"].items()}
+    return Grammar(words, tuple(_genre(entry) for entry in data["genres"].values()))
+
+
+def _genre(entry: Mapping[str, Any]) -> Genre:
+    return Genre(
+        slots=entry["slots"],
+        lead=_beat(entry["lead"]),
+        beats=tuple(_beat(beat) for beat in entry["beats"]),
+        absent=tuple(entry["absent"]),
+        ordered=entry.get("ordered", False),
+    )
+
+
+def _beat(entry: Mapping[str, Any]) -> Beat:
+    return Beat(tuple(entry["say"]), tuple(_question(question) for question in entry.get("ask", ())))
+
+
+def _question(entry: Mapping[str, Any]) -> Question:
+    form: Form = next(form for form in get_args(Form) if form in entry)
+    return Question(tuple(entry["q"]), form, entry[form], entry.get("foil", ""))
