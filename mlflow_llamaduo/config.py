@@ -217,7 +217,6 @@ def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None 
 
     Raises:
         ConfigError: with one line for every problem found.
-
     """
     root = projects_folder()
     tasks = sorted(f.parent.name for f in root.glob("*/duo.yaml"))
@@ -244,7 +243,6 @@ def projects_folder() -> Path:
 
     Raises:
         ConfigError: there is no such folder.
-
     """
     root = Path(os.environ.get("LLAMADUO_PROJECTS", "projects"))
     if not root.is_dir():

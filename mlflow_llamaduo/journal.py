@@ -53,7 +53,6 @@ class Journal:
 
         Raises:
             StageError: another process works on it.
-
         """
         self._file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -89,7 +88,6 @@ class Journal:
             inputs: JSON values that decide the result.
             kind: the value's type, for reading it back.
             make: computes the value; given a path of its own for files beside the value.
-
         """
         place = self._folder / "stages" / stage / digest(inputs)
         record = place.with_suffix(".json")

@@ -35,7 +35,6 @@ def plan(project: Project, parts: Split) -> tuple[Planned, ...]:
 
     Raises:
         ConfigError: the price of a model is not known.
-
     """
     judged = len(parts.test) * project.inference.responses_per_prompt * project.judging.repeats
     pair = _mean_tokens(parts.train)

@@ -50,7 +50,6 @@ def unpack(folder: Path) -> "tuple[Package, TransformersEngine]":
 
     Raises:
         BaseModelError: the base is not to be had, or is not the one that the adapter was trained on.
-
     """
     from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
 
@@ -76,7 +75,6 @@ class LocalModel:
         Args:
             model_input: a string, a list of strings, or rows with a column `prompt`.
             params: `temperature` (0 is greedy, the default here), `max_new_tokens`, `seed`.
-
         """
         from mlflow_llamaduo.inference.transformers_engine import Sampling
 

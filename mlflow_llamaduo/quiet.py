@@ -12,6 +12,9 @@ def hush() -> None:
     """Keep the model libraries and MLflow's set-up steps to errors; call it before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"(transformers|peft|trl|bitsandbytes|torch|datasets)\b")
+    # Local paths match two of MLflow's source types; an input example would load the model just to log it.
+    warnings.filterwarnings("ignore", message=".*dataset source can be interpreted in multiple ways")
+    warnings.filterwarnings("ignore", message=".*input example was not provided")
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in CHATTY_MLFLOW:

@@ -43,7 +43,7 @@ class Registry:
     def register(
         self, adapter: Adapter, scorecard: Scorecard, decision: Decision, *, train: PairSet, run_id: str
     ) -> Version:
-        """The adapter as a version with its evidence, logged with the active run `run_id`; found again if it is there.
+        """The adapter as a version with its evidence, logged with the active run `run_id`; found again if there.
 
         A version that passed the gate becomes `challenger`.
         """
@@ -58,7 +58,6 @@ class Registry:
 
         Returns:
             True when the version is champion now.
-
         """
         if self._project.promotion != "auto":
             self._client.set_model_version_tag(version.name, str(version.number), "llamaduo.review", "pending")

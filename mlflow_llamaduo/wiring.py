@@ -37,7 +37,6 @@ def check(project: Project) -> Split:
     Raises:
         ConfigError: a paid model has no key or no known price.
         DataError: the coverage rows are no pairs, or too few.
-
     """
     check_models(project)
     return collect(project)
@@ -48,7 +47,6 @@ def check_models(project: Project) -> None:
 
     Raises:
         ConfigError: one line for each that has not.
-
     """
     if problems := missing(project):
         raise ConfigError("\n".join(problems))
@@ -82,7 +80,6 @@ def run(project: Project, *, fresh: bool, say: Say) -> Outcome:
 
     Raises:
         LlamaDuoError: see `errors`.
-
     """
     parts = check(project)
     journal = Journal(HOME / project.task, f"{project.fingerprint}-{parts.train.digest[:6]}{parts.test.digest[:6]}")

@@ -63,7 +63,6 @@ def resolve(name: str) -> BaseModelFolder:
 
     Raises:
         BaseModelError: it is nowhere; the message says where we looked and why each place failed.
-
     """
     if Path(name).is_dir():
         return _checked(name, Path(name), "folder")

@@ -74,7 +74,6 @@ def decide(scorecard: Scorecard, gate: Iterable[GateRule], baselines: Mapping[st
 
     Raises:
         ValueError: baseline and candidate were scored by different judges.
-
     """
     figures = scorecard.figures()
     if (base := baselines.get("base")) is not None:

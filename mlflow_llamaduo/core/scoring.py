@@ -65,7 +65,6 @@ def score(judgements: Iterable[Judgement]) -> Scorecard:
 
     Raises:
         ValueError: the judgings come from several judges, whose scales differ (paper, Table 1).
-
     """
     judgements = tuple(judgements)
     judges = {j.judge for j in judgements}

@@ -20,7 +20,6 @@ def read_pairs(path: Path, *, category: str = "") -> PairSet:
 
     Raises:
         DataError: a row is no pair; the message lists file, line and reason of every such row.
-
     """
     if not path.is_file():
         raise DataError(f"no coverage file {path}: write one row a line, {__doc__.split(': ', 1)[1]}")
@@ -48,7 +47,6 @@ def to_pair(row: Any) -> Pair:
 
     Raises:
         ValueError: the row is no pair, with the reason.
-
     """
     turns = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(turns, list) or not turns:

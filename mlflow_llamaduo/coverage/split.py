@@ -15,7 +15,6 @@ def split(pairs: PairSet, *, test_rows: int, dev_rows: int) -> Split:
 
     Raises:
         DataError: too few pairs for the split.
-
     """
     needed = test_rows + dev_rows + 1
     if len(pairs) < needed:

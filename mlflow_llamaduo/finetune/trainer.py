@@ -40,7 +40,6 @@ def finetune(
 
     Raises:
         StageError: the job failed; the cause is the worker's own error.
-
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

@@ -35,7 +35,6 @@ def train_worker(job: dict[str, Any]) -> None:
     Args:
         job: `base_model` (name), `base_path`, `counter` (a Ray actor), `recipe` (a dumped `FineTune`), `train` and
             `dev` (lists of `{"prompt": [messages], "completion": [messages]}`).
-
     """
     recipe = FineTune(**job["recipe"])
     with tempfile.TemporaryDirectory() as scratch:

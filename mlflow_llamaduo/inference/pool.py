@@ -61,7 +61,6 @@ class EnginePool:
 
         Raises:
             StageError: the model failed on a batch.
-
         """
         settings = self._settings
         batch_prompts = max(1, settings.batch_size // settings.responses_per_prompt)

@@ -20,7 +20,6 @@ def judge(
 
     Raises:
         BudgetError: the next judging would pass the budget.
-
     """
     asked = [(response, repeat) for response in responses for repeat in range(repeats)]
     requests = (Request(ask(response), SCHEMA, repeat) for response, repeat in asked)

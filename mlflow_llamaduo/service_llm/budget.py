@@ -33,7 +33,6 @@ class Budget:
 
         Raises:
             BudgetError: even with all other calls settled, the estimate would pass the cap.
-
         """
         while self.spent_usd + self._held_usd + estimate_usd > self.cap_usd:
             if self._held_usd == 0:

@@ -86,7 +86,6 @@ class ServiceLLM:
         Raises:
             BudgetError: the next call would pass the budget; the replies before it are stored.
             ConfigError: the provider refused the key or does not know the model.
-
         """
         missing: list[tuple[int, Request]] = []
         for index, request in enumerate(requests):
@@ -198,7 +197,6 @@ def price(model: str, settings: ServiceLLMs) -> tuple[float, float]:
 
     Raises:
         ConfigError: neither knows the price.
-
     """
     if model.startswith("offline/"):
         return 0.0, 0.0

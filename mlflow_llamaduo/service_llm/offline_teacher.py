@@ -165,7 +165,7 @@ class Filler:
 
 def write_pairs(*, seed: int, count: int) -> tuple[WrittenPair, ...]:
     """`count` pairs, deterministic in (seed, count); different seeds give different passages."""
-    rng = random.Random(f"offline/teacher {seed}")  # a string: random.Random(-1) repeats random.Random(1)
+    rng = random.Random(f"offline/teacher {seed}")  # a string: random.Random(-1) repeats random.Random(1)  # noqa: S311
     grammar = _grammar()
     return tuple(_write_pair(grammar, rng) for _ in range(count))
 

@@ -1,6 +1,5 @@
 """Ray Serve: the champion behind the OpenAI chat API."""
 
-from mlflow_llamaduo.serving.app import application
-from mlflow_llamaduo.serving.run import serve
+from mlflow_llamaduo.serving.run import from_environment, serve
 
-__all__ = ["application", "serve"]
+__all__ = ["from_environment", "serve"]

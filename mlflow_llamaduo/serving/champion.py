@@ -24,7 +24,6 @@ def champion_number(name: str) -> int:
 
     Raises:
         DataError: no version has the alias champion.
-
     """
     try:
         return int(MlflowClient().get_model_version_by_alias(name, "champion").version)

@@ -1,12 +1,20 @@
 """`llamaduo serve`: the application on 127.0.0.1, until Ctrl-C."""
 
+import os
 import signal
 import socket
 import threading
 from collections.abc import Callable
 
-from mlflow_llamaduo.config import Project
+from ray import serve as ray_serve
+from ray.serve import Application
+
+from mlflow_llamaduo.cluster import cluster
+from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.quiet import hush
+from mlflow_llamaduo.serving.app import application
+from mlflow_llamaduo.serving.champion import champion_number
 
 HOST = "127.0.0.1"
 
@@ -17,38 +25,38 @@ def serve(project: Project, *, port: int, say: Callable[[str], None]) -> None:
     Raises:
         ConfigError: the port is in use.
         DataError: the task has no champion yet.
-
     """
     _free(port)
-    from mlflow_llamaduo.quiet import hush
-
     hush()
-    from mlflow_llamaduo.serving.champion import champion_number
-
     number = champion_number(project.registered_model)
-
-    from ray import serve as ray_serve
-
-    from mlflow_llamaduo.cluster import cluster
-    from mlflow_llamaduo.serving.app import application
-
     say(f"loading {project.registered_model} version {number}")
     with cluster():
         ray_serve.start(http_options={"host": HOST, "port": port})
-        app = application(
-            task=project.task,
-            name=project.registered_model,
-            number=number,
-            max_new_tokens=project.serving.max_new_tokens,
-            gpus=project.serving.gpus,
-        )
         try:
-            ray_serve.run(app, name=project.task, route_prefix="/")
+            ray_serve.run(of_version(project, number), name=project.task, route_prefix="/")
             say(f"{project.task} (version {number}) on http://{HOST}:{port}/v1/chat/completions; Ctrl-C ends it")
             _wait()
             say("stopping")
         finally:
             ray_serve.shutdown()
+
+
+def from_environment() -> Application:
+    """The application for `serve run`: the champion of LLAMADUO_TASK (closed_qa) under LLAMADUO_PROFILE (local)."""
+    hush()
+    project = load(os.environ.get("LLAMADUO_TASK", "closed_qa"), os.environ.get("LLAMADUO_PROFILE", "local"))
+    return of_version(project, champion_number(project.registered_model))
+
+
+def of_version(project: Project, number: int) -> Application:
+    """The application for one version of a project's registered model."""
+    return application(
+        task=project.task,
+        name=project.registered_model,
+        number=number,
+        max_new_tokens=project.serving.max_new_tokens,
+        gpus=project.serving.gpus,
+    )
 
 
 def _free(port: int) -> None:

@@ -23,7 +23,6 @@ def curate(new: Iterable[Pair], *, known: PairSet, test: PairSet) -> Grown:
         new: pairs as the generator wrote them.
         known: the training pairs so far.
         test: the held-out pairs; nothing near their prompts is kept.
-
     """
     leaks, index = LeakIndex(test), _Index()
     for pair in known:

@@ -26,7 +26,6 @@ def synthesize(
 
     Raises:
         BudgetError: the next call would pass the budget.
-
     """
     seeds = [pair for pair in train if pair.source == "coverage"]
     random.Random(batch).shuffle(seeds)  # noqa: S311
