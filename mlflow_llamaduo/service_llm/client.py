@@ -29,6 +29,9 @@ litellm.telemetry = False
 logging.getLogger("LiteLLM").setLevel(logging.ERROR)
 litellm.custom_provider_map = [{"provider": "offline", "custom_handler": OfflineLLM()}]
 
+BACKOFF_S = 1.0
+"""The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
+
 TRANSIENT = (
     failures.RateLimitError,
     failures.Timeout,
@@ -72,7 +75,7 @@ class ServiceLLM:
         self.model = model
         self.settings = settings
         self._store = store
-        self._budget = budget
+        self.budget = budget
         self._run = run
         self._stage = stage
         self._price = price(model, settings)
@@ -125,7 +128,7 @@ class ServiceLLM:
 
     async def _one(self, index: int, request: Request) -> tuple[int, Reply | Failure]:
         estimate = self._usd(_tokens(request), self.settings.max_tokens)
-        async with self._budget.reserve(estimate) as reservation:
+        async with self.budget.reserve(estimate) as reservation:
             reply = await self._ask(request)
             if isinstance(reply, Reply):
                 self._store.put(self.key(request), reply, run=self._run, stage=self._stage, model=self.model)
@@ -136,7 +139,7 @@ class ServiceLLM:
         reason = ""
         for attempt in range(self.settings.retries + 1):
             if attempt:
-                await asyncio.sleep(min(60.0, 2.0**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
+                await asyncio.sleep(min(60.0, BACKOFF_S * 2.0**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
             try:
                 answer = await litellm.acompletion(
                     model=self.model,

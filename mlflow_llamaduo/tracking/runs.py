@@ -46,13 +46,14 @@ class Tracker:
         self._spent_usd = spent_usd
         self._client = MlflowClient()
         self.run_id = ""
+        self._experiment_id: str | None = None
 
     @contextmanager
     def alignment(self) -> Iterator[None]:
         """The parent run, active for the length of the block; it ends as FAILED or KILLED with the block."""
         known = self._known_run()
         with mlflow.start_run(run_id=known, run_name=None if known else f"align {self._project.task}") as run:
-            self.run_id = run.info.run_id
+            self.run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
             if known is None or known == os.environ.get("MLFLOW_RUN_ID"):
                 self._describe()
             self._journal.update(run_id=self.run_id)
@@ -80,6 +81,7 @@ class Tracker:
         known = ids[number] if number < len(ids) else None
         with mlflow.start_run(
             run_id=known,
+            experiment_id=self._experiment_id,
             run_name=None if known else f"round {number}",
             nested=True,
             parent_run_id=self.run_id,

@@ -1,0 +1,48 @@
+# The developer's commands; CI calls the same ones.
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Tests and Ray workers share the machine's cores.
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+export TOKENIZERS_PARALLELISM := false
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready ## the environment, with the versions of constraints.txt
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## the main job: mlflow run . -P task=closed_qa
+	PATH="$(abspath $(BIN)):$$PATH" mlflow run . -P task=closed_qa
+
+test: setup ## unit, contract and integration tests, and a small alignment of the real model
+	$(BIN)/python -m pytest tests
+
+test-unit: setup ## the tests that need nothing
+	$(BIN)/python -m pytest tests/unit
+
+test-all: setup ## everything, the whole main job included
+	LLAMADUO_TEST_ALL=1 $(BIN)/python -m pytest tests
+
+lint: setup ## format, lint, types, import contracts, docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+
+docs: setup ## the documentation on 127.0.0.1:8001
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+bench: setup ## every benchmark, into benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
+clean: ## what can be made again; finished stages, paid replies and MLflow's files stay
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+.PHONY: help setup demo test test-unit test-all lint docs bench clean

@@ -1,0 +1,5 @@
+"""`serve run serve.app:app`: the champion of `$LLAMADUO_TASK` (closed_qa), as `llamaduo serve` builds it."""
+
+from mlflow_llamaduo.serving import from_environment
+
+app = from_environment()

@@ -1,0 +1,31 @@
+"""What all tests share: short property tests, and unit tests that cannot reach a network."""
+
+import os
+import socket
+from typing import NoReturn
+
+import pytest
+from hypothesis import settings
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else whatever imports litellm first fetches a price list
+
+settings.register_profile("short", max_examples=50, deadline=None)
+settings.load_profile("short")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Ray Serve declares its settings in pydantic's old way; importing it is all it takes to be warned.
+    config.addinivalue_line("filterwarnings", "ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def offline_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test that opens a connection fails, with or without a network."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a unit test tried to reach a network")
+
+    if request.path.parent.name == "unit":
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -1,0 +1,176 @@
+"""The same assertions on the offline stand-ins and on an OpenAI-compatible server over real HTTP."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_llamaduo.config import ServiceLLMs
+from mlflow_llamaduo.core.records import Message, Pair, PairSet, Response, Verdict
+from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.judging import judge
+from mlflow_llamaduo.service_llm.client import Budget, Failure, ReplyStore, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.offline import judge as offline_judge
+from mlflow_llamaduo.service_llm.offline import teach
+from mlflow_llamaduo.synthesis import synthesize
+
+KEY = "sk-planted-0123456789"
+
+
+class Server:
+    """An OpenAI-compatible server that answers as the stand-ins do, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.faults: list[int] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.requests.append({**body, "authorization": self.headers["authorization"]})
+                status = outer.faults.pop(0) if outer.faults else 200
+                answer = outer.answer(body) if status == 200 else {"error": {"message": f"no, {KEY}", "code": status}}
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                """Tests are quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        asked = json.loads(body["messages"][-1]["content"])
+        text = json.dumps(teach(asked) if "count" in asked else offline_judge(asked))
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        }
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("TEST_SERVICE_KEY", KEY)
+    server = Server()
+    yield server
+    server.close()
+
+
+def over_http(server: Server, store: ReplyStore, *, cap_usd: float = 1.0, retries: int = 0) -> ServiceLLM:
+    settings = ServiceLLMs(
+        api_base=server.url,
+        api_key_env="TEST_SERVICE_KEY",
+        input_usd_per_mtok=1000,
+        output_usd_per_mtok=1000,
+        max_tokens=200,
+        retries=retries,
+    )
+    return ServiceLLM("openai/local", settings, store=store, budget=Budget(cap_usd), run="r", stage="s")
+
+
+@pytest.fixture(params=["offline", "http"])
+def llm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceLLM]:
+    store = ReplyStore(tmp_path / "replies.sqlite")
+    if request.param == "http":
+        yield over_http(request.getfixturevalue("server"), store, cap_usd=100)
+    else:
+        yield ServiceLLM("offline/judge", ServiceLLMs(), store=store, budget=Budget(0), run="r", stage="s")
+    store.close()
+
+
+RESPONSES = (
+    Response("a", 0, "Who built it?", "Anna Berg", "Anna Berg", 3),
+    Response("b", 0, "Who built it?", "Anna Berg", "nobody knows", 3),
+)
+
+
+def test_a_judge_gives_every_response_its_verdicts(llm: ServiceLLM) -> None:
+    judged = judge(RESPONSES, llm=llm, repeats=2, done=lambda _: None)
+    assert [(j.response_id, j.repeat) for j in judged] == [("a/0", 0), ("a/0", 1), ("b/0", 0), ("b/0", 1)]
+    assert all(isinstance(j, Verdict) for j in judged)
+    right, wrong = judged[0], judged[2]
+    assert isinstance(right, Verdict)
+    assert isinstance(wrong, Verdict)
+    assert (right.precision, right.similarity) == (100, 100)
+    assert wrong.precision == 0
+
+
+def test_what_was_answered_once_is_not_asked_again(llm: ServiceLLM) -> None:
+    first = judge(RESPONSES, llm=llm, repeats=2, done=lambda _: None)
+    spent = llm.budget.spent_usd
+    assert judge(RESPONSES, llm=llm, repeats=2, done=lambda _: None) == first
+    assert llm.budget.spent_usd == spent
+
+
+def test_a_generator_writes_the_pairs_that_it_is_asked_for(server: Server, tmp_path: Path) -> None:
+    seeds = PairSet((Pair((Message("user", "Passage. Question?"),), "Answer", "closed_qa"),))
+    over = over_http(server, ReplyStore(tmp_path / "http.sqlite"), cap_usd=100)
+    offline = ServiceLLM(
+        "offline/teacher", ServiceLLMs(), store=ReplyStore(":memory:"), budget=Budget(0), run="r", stage="s"
+    )
+    written = [synthesize(seeds, llm=m, rows=8, per_call=4, batch=1, done=lambda _: None) for m in (over, offline)]
+    assert len(written[0][0]) == 8
+    assert written[0] == written[1], "the same prompts, parser and grammar give the same pairs over HTTP"
+
+
+def test_the_request_carries_the_key_and_the_token_limit_and_no_sampling(server: Server, tmp_path: Path) -> None:
+    judge(RESPONSES[:1], llm=over_http(server, ReplyStore(tmp_path / "s")), repeats=1, done=lambda _: None)
+    (sent,) = server.requests
+    assert sent["authorization"] == f"Bearer {KEY}"
+    assert sent["max_tokens"] == 200
+    assert not {"temperature", "top_p", "seed"} & set(sent)
+
+
+def test_dollars_are_those_of_the_usage_that_the_server_counted(server: Server, tmp_path: Path) -> None:
+    store = ReplyStore(tmp_path / "s")
+    judge(RESPONSES, llm=over_http(server, store), repeats=1, done=lambda _: None)
+    assert store.spent_usd("r") == pytest.approx(2 * 110 * 1000 / 1e6)
+
+
+def ask(llm: ServiceLLM) -> Any:
+    data = json.dumps({"instruction": "i", "reference": "r", "response": "r"})
+    ((_, reply),) = llm.complete([Request(({"role": "user", "content": data},))])
+    return reply
+
+
+def test_a_passing_fault_is_tried_again(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlflow_llamaduo.service_llm.client.BACKOFF_S", 0.01)
+    server.faults = [429, 500, 503]
+    assert not isinstance(ask(over_http(server, ReplyStore(tmp_path / "s"), retries=3)), Failure)
+    assert len(server.requests) == 4
+
+
+def test_a_lasting_fault_is_a_failure_without_the_key_in_it(server: Server, tmp_path: Path) -> None:
+    server.faults = [400]
+    store = ReplyStore(tmp_path / "s")
+    failure = ask(over_http(server, store, retries=3))
+    assert isinstance(failure, Failure)
+    assert len(server.requests) == 1
+    assert KEY not in failure.reason
+    assert store.count("r") == 0
+
+
+def test_a_refused_key_ends_the_run_and_is_not_shown(server: Server, tmp_path: Path) -> None:
+    server.faults = [401]
+    with pytest.raises(ConfigError) as caught:
+        ask(over_http(server, ReplyStore(tmp_path / "s")))
+    assert KEY not in str(caught.value)
+    assert caught.value.__cause__ is None

@@ -1,0 +1,74 @@
+"""Values for tests, with what the test at hand does not care about filled in."""
+
+from pathlib import Path
+from typing import Any
+
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.gate import Decision, GateRule, RuleResult
+from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet, Response, Unjudged, Verdict, Version
+from mlflow_llamaduo.core.rounds import Round
+from mlflow_llamaduo.core.scoring import Score, Scorecard
+
+
+def pair(instruction: str = "Which town?", response: str = "Arn", **more: Any) -> Pair:
+    return Pair((Message("user", instruction),), response, **more)
+
+
+def pairs(count: int, name: str = "p", **more: Any) -> PairSet:
+    """Pairs that share no word with each other."""
+    texts = [" ".join(f"{name}{number}w{word}" for word in range(12)) for number in range(count)]
+    return PairSet(tuple(pair(text, f"answer to {text[:6]}", **more) for text in texts))
+
+
+def response(text: str = "Arn", *, pair_id: str = "p0", sample: int = 0) -> Response:
+    return Response(pair_id, sample, "Which town?", "Arn", text, completion_tokens=3)
+
+
+def verdict(response_id: str, precision: float, **more: Any) -> Verdict:
+    return Verdict(
+        **{"judge": "judge", "repeat": 0, "similarity": precision, **more},
+        response_id=response_id,
+        precision=precision,
+    )
+
+
+def unjudged(response_id: str, **more: Any) -> Unjudged:
+    return Unjudged(**{"judge": "judge", "repeat": 0, "reason": "no reply", **more}, response_id=response_id)
+
+
+def card(precision: float = 80.0, similarity: float = 80.0, **more: Any) -> Scorecard:
+    known = {"judge": "judge", "prompts": 2, "responses": 8, "judgings": 80, "unjudged": 0, **more}
+    return Scorecard(precision=score(precision), similarity=score(similarity), **known)
+
+
+def score(mean: float, coverage_50: float = 100.0, coverage_70: float = 100.0) -> Score:
+    return Score(mean, 5.0, max(0.0, mean - 5), min(100.0, mean + 5), coverage_50, coverage_70)
+
+
+def decision(*, passed: bool = True) -> Decision:
+    return Decision((RuleResult(GateRule("precision_mean", 70), 80.0 if passed else 60.0, passed),))
+
+
+def round_(number: int = 0, precision: float = 80.0, *, passed: bool = False) -> Round:
+    return Round(
+        number,
+        Version("llamaduo-test", number + 1, f"run{number}"),
+        card(precision),
+        decision(passed=passed),
+        train_rows=40,
+        kept=7,
+        rejected=3,
+        seconds=12.0,
+        service_llm_usd=0.5,
+        training_usd=0.25,
+    )
+
+
+def adapter(digest: str = "a0", **more: Any) -> Adapter:
+    known = {"path": "/tmp/adapter", "train_loss": 1.0, "eval_loss": 1.1, "best_epoch": 1.0}  # noqa: S108 - never opened
+    return Adapter(digest=digest, base_model="base", base_digest="b0", tokens=1000, seconds=10.0, **{**known, **more})
+
+
+def project(**sections: Any) -> Project:
+    known = {"task": "test", "folder": Path("nowhere"), "profile": "test", "base_model": "base", "gate": 70}
+    return Project.model_validate({**known, **sections})

@@ -1,0 +1,107 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_llamaduo.core.records import Pair, PairSet
+from mlflow_llamaduo.synthesis import curate
+from tests.unit.builders import pair, pairs
+
+NONE = PairSet(())
+PASSAGE = "The mill at Arn burnt down in 1902, and the town council built a school on the ground in its place. " * 4
+
+
+def curated(*new: Pair, known: PairSet = NONE, test: PairSet = NONE) -> tuple[list[Pair], list[str]]:
+    """Pairs kept, and why the others were not."""
+    grown = curate(new, known=known, test=test)
+    assert len(grown.kept) + len(grown.rejected) == len(new)
+    return list(grown.kept), [rejected.reason for rejected in grown.rejected]
+
+
+def loud(p: Pair) -> Pair:
+    return pair(p.instruction.upper() + "!!", p.response.title())
+
+
+def spaced(p: Pair) -> Pair:
+    return pair(p.instruction.replace(" ", "  "), f"  {p.response}.")
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([pair, loud, spaced]))), st.randoms())
+def test_of_planted_copies_just_one_is_kept(planted: list[tuple[int, object]], rng: random.Random) -> None:
+    originals = list(pairs(6))
+    copies = [originals[n] if change is pair else change(originals[n]) for n, change in planted]  # type: ignore[operator]
+    new = rng.sample([*originals, *copies], 6 + len(copies))
+    kept, reasons = curated(*new)
+
+    assert sorted(p.response.lower().strip(" .") for p in kept) == sorted(p.response for p in originals)
+    assert reasons == ["duplicate"] * len(copies)
+
+
+def test_of_two_near_copies_the_first_stays() -> None:
+    (first,) = pairs(1)
+
+    assert curated(first, loud(first)) == ([first], ["duplicate"])
+    assert curated(loud(first), first) == ([loud(first)], ["duplicate"])
+
+
+@pytest.mark.parametrize("length", [8, 10, 20])
+def test_copies_with_one_word_changed_are_found_in_short_prompts_too(length: int) -> None:
+    originals = [pair(" ".join(f"w{n}x{word}" for word in range(length)), "Yes") for n in range(30)]
+    copies = [pair(p.instruction.replace(f"x{n % length} ", "changed ", 1), "Yes") for n, p in enumerate(originals)]
+    kept, _ = curated(*originals, *copies)
+
+    assert kept == originals
+
+
+def test_copies_of_known_pairs_are_rejected_and_name_their_twin() -> None:
+    known = pairs(5)
+    grown = curate([loud(known.pairs[3])], known=known, test=NONE)
+
+    (rejected,) = grown.rejected
+    assert (grown.kept, rejected.reason) == ((), "duplicate")
+    assert rejected.pair == loud(known.pairs[3])
+    assert known.pairs[3].id in rejected.detail
+
+
+@pytest.mark.parametrize("answer", ["Yes", "The passage does not say.", "The mill and the school of Arn"])
+def test_two_questions_on_one_long_passage_are_both_kept(answer: str) -> None:
+    new = [pair(f"{PASSAGE}\n\nWhat burnt down?", answer), pair(f"{PASSAGE}\n\nWho paid for the school?", answer)]
+
+    assert curated(*new) == (new, [])
+
+
+def test_two_prompts_with_the_same_short_answer_are_both_kept() -> None:
+    new = [pair("Sort into a topic: the new school bus", "Education"), pair("Label: exams begin in May", "Education")]
+
+    assert curated(*new) == (new, [])
+
+
+def test_one_prompt_with_two_different_answers_is_kept_twice() -> None:
+    new = [pair("Name a town.", "Arn"), pair("Name a town.", "Bel")]
+
+    assert curated(*new) == (new, [])
+
+
+def test_a_row_that_quotes_a_test_prompt_is_a_leak_even_if_it_is_a_copy_as_well() -> None:
+    test = pairs(3, "test")
+    quoting = pair(f"Here is a question. {test.pairs[1].instruction.upper()} Now answer it.", "another answer")
+    grown = curate([quoting, test.pairs[2]], known=PairSet((test.pairs[2],)), test=test)
+
+    assert grown.kept == ()
+    assert [r.reason for r in grown.rejected] == ["leak", "leak"]
+    assert test.pairs[1].id in grown.rejected[0].detail
+
+
+def test_what_is_new_and_clean_is_kept_in_its_order() -> None:
+    new = list(pairs(20, "new"))
+
+    assert curated(*new, known=pairs(20, "known"), test=pairs(5, "test")) == (new, [])
+
+
+@given(st.lists(st.builds(pair, st.text(), st.text()), max_size=6))
+def test_any_text_can_be_curated(new: list[Pair]) -> None:
+    kept, reasons = curated(*new)
+
+    assert curated(*kept) == (kept, [])
+    assert set(reasons) <= {"duplicate"}
