@@ -116,6 +116,8 @@ def run(project: Project, fresh: bool, strict: bool) -> None:
 
     outcome = wiring.run(project, fresh=fresh, say=say)
     click.echo("\n" + summary(outcome.state) + "\n")
+    if outcome.detail:
+        say(outcome.detail)
     click.echo(f"stopped: {outcome.stop}. What to do next:")
     for line in _next_steps(project, outcome.stop):
         click.echo(f"  {line}")

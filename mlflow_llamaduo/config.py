@@ -203,8 +203,12 @@ class Project(Section):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of all that shapes an alignment's results; where it is served does not count."""
-        return digest(self.model_dump(mode="json", exclude={"folder", "serving", "costs"}))
+        """Digest of all that shapes an alignment's rounds.
+
+        Where it is served does not count, and neither do the limits: with more rounds or more money the same
+        alignment goes on.
+        """
+        return digest(self.model_dump(mode="json", exclude={"folder", "serving", "costs", "limits"}))
 
 
 def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:

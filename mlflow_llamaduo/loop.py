@@ -29,10 +29,11 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where the loop stopped, and why."""
+    """Where the loop stopped, and why; `detail` is what the budget had to say."""
 
     state: State
     stop: StopReason
+    detail: str = ""
 
 
 BASE = -1
@@ -50,8 +51,8 @@ def align(project: Project, stages: Stages, journal: Journal) -> Outcome:
         while (stop := stop_reason(state, project.stops)) is None:
             state = _round(state, project, stages, journal)
             journal.update(state=state)
-    except BudgetError:
-        stop = "budget"
+    except BudgetError as error:
+        return Outcome(state, "budget", str(error))
     return Outcome(state, stop)
 
 

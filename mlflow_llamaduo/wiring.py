@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
-from mlflow_llamaduo.core.rounds import Split
+from mlflow_llamaduo.core.rounds import Split, stop_reason
 from mlflow_llamaduo.coverage import read_pairs, split
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
@@ -87,9 +87,10 @@ def run(project: Project, *, fresh: bool, say: Say) -> Outcome:
         if fresh:
             journal.forget()
         entry = journal.entry()
-        if entry.stop is not None and entry.state is not None:
+        stop = stop_reason(entry.state, project.stops) if entry.state else None
+        if entry.state is not None and stop is not None and stop == entry.stop:
             say("this alignment is finished; --fresh begins it again")
-            return Outcome(entry.state, entry.stop)
+            return Outcome(entry.state, stop)
         if entry.state is not None or entry.run_id is not None:
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
         with stages(project, parts, journal, say) as wired, wired.tracker.alignment():
@@ -107,8 +108,9 @@ def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterat
     say(f"base model {project.base_model}: {base.path} ({base.source})")
     store = ReplyStore(HOME / "replies.sqlite")
     budget = Budget(project.limits.budget_usd, store.spent_usd(journal.fingerprint))
-    desk = _Desk(project, journal, base, store, budget, say)
-    try:
+    with ExitStack() as cleanup:
+        cleanup.callback(store.close)
+        desk = _Desk(project, journal, base, store, budget, say, cleanup)
         yield Stages(
             collect=lambda: parts,
             finetune=desk.finetune,
@@ -118,9 +120,6 @@ def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterat
             tracker=Tracker(project, journal, lambda n: store.spent_usd(journal.fingerprint, title(n))),
             registry=Registry(project),
         )
-    finally:
-        desk.close()
-        store.close()
 
 
 class _Desk:
@@ -134,6 +133,7 @@ class _Desk:
         store: ReplyStore,
         budget: Budget,
         say: Say,
+        cleanup: ExitStack,
     ) -> None:
         self._project = project
         self._journal = journal
@@ -141,7 +141,7 @@ class _Desk:
         self._store = store
         self._budget = budget
         self._say = say
-        self._cluster = cluster()
+        self._cleanup = cleanup
         self._connected = False
         self._pool = EnginePool(base, project.inference)
 
@@ -216,14 +216,10 @@ class _Desk:
         ]
         return self._journal.once("synthesize", inputs, Grown, make)
 
-    def close(self) -> None:
-        if self._connected:
-            self._pool.release()
-            self._cluster.__exit__(None, None, None)
-
     def _connect(self) -> None:
         if not self._connected:
-            self._cluster.__enter__()
+            self._cleanup.enter_context(cluster())
+            self._cleanup.callback(self._pool.release)
             self._connected = True
 
     def _llm(self, model: str, number: int) -> ServiceLLM:

@@ -46,7 +46,7 @@ def problems(path: Path) -> list[str]:
 
 
 def test_rows_that_were_written_are_read_again(tmp_path: Path) -> None:
-    written = pairs(3).with_([pair("Zeilen\u2028über\x85\v\f", "\U0001f642\ttext")])
+    written = pairs(3).with_([pair("Zeilen\u2028über\x85\v\feinander", "\U0001f642\ttext")])
     path = tmp_path / "rows.jsonl"
     path.write_text(to_jsonl(p.row() for p in written), encoding="utf-8", newline="")
 
@@ -56,7 +56,7 @@ def test_rows_that_were_written_are_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "not JSON: Expecting property name enclosed in double quotes at column 2"),
+        ("{'messages': []}", "not JSON: Expecting property name enclosed in double quotes at column 2"),
         (b'{"messages": "\xff"}', "not UTF-8: byte 0xff at column 15"),
         ('{"messages": ' + "[" * 100_000, "nested too deeply"),
         ("[]", 'no "messages" list'),
@@ -83,11 +83,7 @@ def test_a_bad_row_is_told_with_file_line_and_reason(
 
 
 def test_a_lone_surrogate_is_told_like_any_other_bad_row(tmp_path: Path) -> None:
-    path = write(
-        tmp_path,
-        GOOD,
-        '{"messages": [{"role": "user", "content": "\\ud83d"}, {"role": "assistant", "content": "a"}]}',
-    )
+    path = write(tmp_path, GOOD, json.dumps(row(("user", "cut \ud83d"), ("assistant", "a"))))
 
     (problem,) = problems(path)  # no file, database or request could carry it later
     assert problem.startswith(f"{path}:2: ")

@@ -63,7 +63,7 @@ def test_pairs_of_one_prompt_never_fall_on_both_sides() -> None:
 
 
 def test_too_few_pairs_are_told_with_the_number_needed() -> None:
-    with pytest.raises(DataError, match="8 pairs are too few.* need 9"):
+    with pytest.raises(DataError, match=r"8 pairs are too few.* need 9"):
         split(pairs(8), test_rows=6, dev_rows=2)
 
     assert len(split(pairs(9), test_rows=6, dev_rows=2).train) == 1

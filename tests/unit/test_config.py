@@ -1,0 +1,261 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mlflow_llamaduo.config import Project, load, nearest
+from mlflow_llamaduo.core.gate import GateRule
+from mlflow_llamaduo.core.rounds import Limits
+from mlflow_llamaduo.errors import ConfigError
+
+REPOSITORY = Path(__file__).parents[2]
+DUO = {"gate": 70, "coverage": {"test_rows": 8}}
+PROFILE = {"base_model": "some/model", "finetune": {"epochs": 1, "lora_rank": 16}}
+
+
+@pytest.fixture
+def projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of projects with one task and one profile."""
+    return folder_with(tmp_path, monkeypatch)
+
+
+def folder_with(root: Path, monkeypatch: pytest.MonkeyPatch, *, duo: Any = DUO, profile: Any = PROFILE) -> Path:
+    for file, tree in (("closed_qa/duo.yaml", duo), ("profiles/local.yaml", profile)):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    monkeypatch.setenv("LLAMADUO_PROJECTS", str(root))
+    return root
+
+
+def complaint(task: str = "closed_qa", profile: str = "local", **overrides: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(task, profile, {key.replace("__", "."): value for key, value in overrides.items()})
+    return str(caught.value)
+
+
+def test_the_task_and_the_profile_become_one_tree(projects: Path) -> None:
+    project = load("closed_qa")
+
+    assert (project.base_model, project.finetune.lora_rank, project.coverage.test_rows) == ("some/model", 16, 8)
+    assert project.coverage_path == projects / "closed_qa" / "coverage.jsonl"
+    assert project.registered_model == "llamaduo-closed_qa"
+    assert project.stops == Limits(5, 3, 1.0)
+
+
+@pytest.mark.parametrize("task", sorted(f.parent.name for f in (REPOSITORY / "projects").glob("*/duo.yaml")))
+@pytest.mark.parametrize(
+    "profile", sorted((REPOSITORY / "projects" / "profiles").rglob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_task_that_is_shipped_loads_with_every_profile(
+    task: str, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMADUO_PROJECTS", str(REPOSITORY / "projects"))
+
+    assert load(task, str(profile)).task == task
+
+
+@pytest.mark.usefixtures("projects")
+def test_an_unknown_task_names_the_nearest() -> None:
+    assert complaint("closed_aq") == "unknown task 'closed_aq'; did you mean 'closed_qa'?; known: closed_qa"
+
+
+@pytest.mark.usefixtures("projects")
+def test_an_unknown_profile_names_the_nearest() -> None:
+    assert complaint(profile="locale") == "unknown profile 'locale'; did you mean 'local'?; known: local"
+
+
+@pytest.mark.usefixtures("projects")
+def test_a_profile_may_be_a_file_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base_model: other/model")
+
+    assert load("closed_qa", str(tmp_path / "mine.yaml")).base_model == "other/model"
+    assert "no profile file" in complaint(profile=str(tmp_path / "yours.yaml"))
+
+
+@pytest.mark.parametrize("task", ["..", "profiles", "closed_qa/../closed_qa", ""])
+@pytest.mark.usefixtures("projects")
+def test_a_path_is_no_task(task: str) -> None:
+    assert complaint(task).startswith("unknown task")
+
+
+def test_without_a_projects_folder_the_message_says_where_one_was_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMADUO_PROJECTS", str(tmp_path / "none"))
+
+    assert f"no folder {tmp_path / 'none'}" in complaint()
+
+
+def test_an_unknown_key_names_its_file_and_the_nearest_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_with(tmp_path, monkeypatch, profile={**PROFILE, "finetune": {"epoch": 1}})
+
+    expected = f"{root}/profiles/local.yaml: unknown key finetune.epoch; did you mean 'epochs'?"
+    assert complaint() == expected
+
+
+def test_all_errors_are_told_at_once_each_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = {"finetune": {"lora_rank": 0}, "limts": {}}
+    root = folder_with(tmp_path, monkeypatch, duo={"gate": {"precision": 70}}, profile=profile)
+
+    lines = set(complaint(judging__repeats="many").splitlines())
+    starts = {
+        f"{root}/closed_qa/duo.yaml: gate: unknown figure 'precision'; did you mean 'precision_mean'?",
+        f"{root}/profiles/local.yaml: finetune.lora_rank: ",
+        f"{root}/profiles/local.yaml: unknown key limts; did you mean 'limits'?",
+        "command line: judging.repeats: ",
+        "configuration: base_model is missing",
+    }
+    assert len(lines) == len(starts)
+    assert all(any(line.startswith(start) for line in lines) for start in starts)
+
+
+@pytest.mark.parametrize("text", ["a: [", "\t- x", "a: 2024-13-45", "[1, 2]", "", "just text"])
+def test_a_file_that_is_no_yaml_tree_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_with(tmp_path, monkeypatch, duo=text)
+
+    assert complaint().startswith(f"{root}/closed_qa/duo.yaml: ")
+
+
+BOTH_70 = (GateRule("precision_mean", 70), GateRule("similarity_mean", 70))
+
+
+@pytest.mark.parametrize(
+    ("gate", "rules"),
+    [
+        (70, BOTH_70),
+        (70.0, BOTH_70),
+        ("70", BOTH_70),
+        ("judged_share=95", (GateRule("judged_share", 95),)),
+        ("precision_mean=60,gain_over_base=10.5", (GateRule("gain_over_base", 10.5), GateRule("precision_mean", 60))),
+        ({"similarity_mean": 0}, (GateRule("similarity_mean", 0),)),
+        ({"similarity_mean": 100}, (GateRule("similarity_mean", 100),)),
+    ],
+)
+@pytest.mark.usefixtures("projects")
+def test_a_gate_is_a_number_for_both_means_or_figures_with_their_least_values(
+    gate: Any, rules: tuple[GateRule, ...]
+) -> None:
+    assert load("closed_qa", overrides={"gate": gate}).rules == rules
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "", "high", "nan", "inf", "-1", "101", "precision_mean", "precision_mean=", "precision_mean=60,70",
+        "precision_mean=60,", "precision_mean=nan", "precission_mean=60", "precision_mean=100.5",
+        -0.1, 100.1, True, {}, [], {"precision_mean": -1}, {"precision_mean": True}, {"accuracy": 60},
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("projects")
+def test_a_gate_that_is_none_is_told_as_such(gate: Any) -> None:
+    assert all(line.startswith("command line: gate") for line in complaint(gate=gate).splitlines())
+
+
+def test_a_gate_replaces_the_one_below_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_with(tmp_path, monkeypatch, duo={"gate": {"judged_share": 95, "gain_over_base": 10}})
+
+    assert load("closed_qa", overrides={"gate": "70"}).rules == BOTH_70
+
+
+def test_a_command_line_value_equal_to_the_default_still_wins_over_the_file(projects: Path) -> None:
+    default = Project.model_fields["finetune"].default.epochs
+    assert (default, load("closed_qa").finetune.epochs) == (10, 1)
+
+    assert load("closed_qa", overrides={"finetune.epochs": default}).finetune.epochs == default
+    (projects / "closed_qa" / "duo.yaml").write_text("gate: 70\nlimits: {rounds: 1}")
+    assert load("closed_qa", overrides={"limits.rounds": "5"}).limits.rounds == 5
+
+
+@pytest.mark.usefixtures("projects")
+def test_an_override_leaves_the_other_keys_of_its_section_alone() -> None:
+    changed = load("closed_qa", overrides={"finetune.epochs": 3, "finetune.seed": None})
+
+    assert (changed.finetune.epochs, changed.finetune.lora_rank, changed.finetune.seed) == (3, 16, 42)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gate": "70", "gate.judged_share": "95"},
+        {"gate.judged_share": "95", "gate": "70"},
+        {"limits": "3", "limits.rounds": "2"},
+        {"base_model": "m", "base_model.name": "n"},
+    ],
+)
+@pytest.mark.usefixtures("projects")
+def test_a_key_that_is_given_as_value_and_as_section_is_no_crash(settings: dict[str, str]) -> None:
+    try:
+        load("closed_qa", overrides=settings)
+    except ConfigError as error:
+        assert str(error).startswith("command line: ")
+
+
+KEYS = st.sampled_from(
+    ["gate", "gate.precision_mean", "limits", "limits.rounds", "finetune.epochs", "base_model", "a.b"]
+)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2)
+
+
+@given(st.dictionaries(KEYS | st.text(max_size=6), VALUES, max_size=4))
+@example({"..": "x", ".": 1, "": 2})
+def test_any_overrides_give_a_project_or_lines_that_say_what_is_wrong(overrides: dict[str, Any]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMADUO_PROJECTS", str(REPOSITORY / "projects"))
+        try:
+            load("closed_qa", overrides=overrides)
+        except ConfigError as error:
+            assert all(": " in line for line in str(error).splitlines() if line)
+        else:
+            used = [key for key, value in overrides.items() if value is not None]
+            assert {key.split(".")[0] for key in used} <= set(Project.model_fields)
+
+
+@pytest.mark.usefixtures("projects")
+def test_the_fingerprint_changes_with_what_shapes_results_and_with_nothing_else() -> None:
+    def fingerprint(**overrides: Any) -> str:
+        return load("closed_qa", overrides={k.replace("__", "."): v for k, v in overrides.items()}).fingerprint
+
+    known = fingerprint()
+    assert known == fingerprint()
+    assert known == fingerprint(serving__port=9000, costs__servers=8)
+    others = [fingerprint(finetune__epochs=2), fingerprint(gate=71), fingerprint(judging__repeats=2)]
+    assert len({known, *others}) == 4
+
+
+@pytest.mark.usefixtures("projects")
+def test_the_tree_holds_the_name_of_a_secret_and_never_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X_API_KEY", "planted-0123456789")
+    project = load("closed_qa", overrides={"service_llm.api_key_env": "X_API_KEY"})
+
+    assert project.service_llm.api_key_env == "X_API_KEY"
+    assert "planted" not in project.model_dump_json() + repr(project)
+
+
+@pytest.mark.parametrize("key", ["service_llm.api_key", "service_llm.api_key_env"])
+@pytest.mark.usefixtures("projects")
+def test_a_secret_where_its_name_belongs_is_refused_and_not_shown(key: str) -> None:
+    message = complaint(**{key.replace(".", "__"): "sk-planted-0123456789"})
+
+    assert key in message
+    assert "planted" not in message
+
+
+@pytest.mark.usefixtures("projects")
+def test_a_project_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load("closed_qa").task = "other"  # type: ignore[misc]
+
+
+def test_hours_of_training_are_paid_for_every_worker(projects: Path) -> None:
+    assert projects
+    recipe = load("closed_qa", overrides={"finetune.usd_per_hour": 6.0, "finetune.workers": 2}).finetune
+
+    assert recipe.usd(1800) == pytest.approx(6.0)
+
+
+def test_only_a_name_that_is_near_is_suggested() -> None:
+    assert nearest("epoch", ["epochs", "seed"]) == "; did you mean 'epochs'?"
+    assert nearest("xyz", ["epochs", "seed"]) == ""
