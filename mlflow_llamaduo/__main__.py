@@ -4,19 +4,22 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; without the dependencies, say how to get them."""
-    try:
-        import click  # noqa: F401 - what every environment that can run us has
-        import pydantic  # noqa: F401
+    """Run the command line; where a dependency is missing, say how to get it.
 
+    `mlflow run .` starts this from the clone in whatever environment MLflow is in, installed or not.
+    """
+    try:
         from mlflow_llamaduo.cli import cli
+
+        cli()
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mlflow_llamaduo"):
+            raise
         sys.stderr.write(
             f"llamaduo: {error.name} is not installed in {sys.prefix}.\n"
             "Install the project there first: pip install -c constraints.txt -e .\n"
         )
         sys.exit(2)
-    cli()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ Ask = Literal["span", "sentence", "claim", "unsaid"]
 
 UNSAID = "The passage does not say."
 
-ASK_WEIGHTS: Mapping[Ask, float] = {"span": 0.56, "sentence": 0.24, "claim": 0.06, "unsaid": 0.14}
+ASK_WEIGHTS: Mapping[Ask, float] = {"span": 0.62, "sentence": 0.26, "claim": 0.06, "unsaid": 0.06}
 
 FEWEST_WORDS, MOST_WORDS = 40, 90
 

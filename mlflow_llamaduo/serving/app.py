@@ -1,4 +1,7 @@
-"""The Ray Serve application: an HTTP ingress that checks requests, and replicas that hold the model."""
+"""The Ray Serve application: an HTTP ingress that checks requests, and replicas that hold the model.
+
+What goes wrong with a request is a value (`Refusal`) all the way: exceptions that cross Ray lose their shape.
+"""
 
 import asyncio
 import threading
@@ -7,20 +10,17 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from mlflow_llamaduo.quiet import hush
-from mlflow_llamaduo.serving.protocol import MAX_BODY_BYTES, ChatRequest, Chunks, HttpError, completion
+from mlflow_llamaduo.serving.protocol import ChatRequest, Chunks, Refusal, completion, read
+
+Piece = tuple[str, str | None]
+"""Some text, or the reason for the end."""
 
 web = FastAPI(title="llamaduo", docs_url=None, redoc_url=None)
-
-
-@web.exception_handler(HttpError)
-async def _error(_: Request, error: HttpError) -> JSONResponse:
-    return JSONResponse(error.body(), status_code=error.status)
 
 
 class Replica:
@@ -35,9 +35,11 @@ class Replica:
         self._package, self._engine = unpack(fetch(name, number).folder)
         self._busy = asyncio.Lock()
 
-    async def answer(self, request: ChatRequest) -> dict[str, Any]:
+    async def answer(self, request: ChatRequest) -> dict[str, Any] | Refusal:
         """A whole answer: text, finish, prompt_tokens, completion_tokens."""
-        chat, sampling = self._checked(request)
+        chat, sampling = self._decoding(request)
+        if refusal := self._too_long(chat, sampling):
+            return refusal
         async with self._busy:
             ((made,),) = await asyncio.to_thread(self._engine.generate, [chat], sampling)
         return {
@@ -47,39 +49,44 @@ class Replica:
             "completion_tokens": made.completion_tokens,
         }
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[tuple[str, str | None]]:
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Refusal]:
         """Pieces of text, then an empty one with the reason for the end."""
-        chat, sampling = self._checked(request)
+        chat, sampling = self._decoding(request)
+        if refusal := self._too_long(chat, sampling):
+            yield refusal
+            return
         stopped = threading.Event()
         async with self._busy:
             pieces = self._engine.stream(chat, sampling, stopped)
             try:
                 while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                     yield (piece, None) if isinstance(piece, str) else ("", piece.finish_reason)
-            finally:
+            finally:  # a client that has gone stops the generation
                 stopped.set()
-                await asyncio.to_thread(pieces.close)  # type: ignore[attr-defined]
+                await asyncio.to_thread(pieces.close)
 
-    def _checked(self, request: ChatRequest) -> tuple[list[dict[str, str]], Any]:
+    def _decoding(self, request: ChatRequest) -> tuple[list[dict[str, str]], Any]:
+        """The conversation and how to decode it; what the request leaves open is as the gate's answers were made."""
         from mlflow_llamaduo.inference.transformers_engine import Sampling
 
-        chat = [message.model_dump() for message in request.messages]
-        asked = request.max_completion_tokens or request.max_tokens or self._max_new_tokens
-        limit = min(asked, self._max_new_tokens)
-        prompt, room = self._engine.count(chat), self._engine.context_tokens
-        if prompt + limit > room:
-            raise HttpError(
-                400,
-                f"the prompt has {prompt} tokens and the answer may have {limit}: together more than {room}",
-                param="messages",
-                code="context_length_exceeded",
-            )
         package = self._package
-        return chat, Sampling(
-            max_new_tokens=limit,
+        asked = request.max_completion_tokens or request.max_tokens or self._max_new_tokens
+        return [message.model_dump() for message in request.messages], Sampling(
+            max_new_tokens=min(asked, self._max_new_tokens),
             temperature=package.temperature if request.temperature is None else request.temperature,
             top_p=package.top_p if request.top_p is None else request.top_p,
             seed=request.seed,
+        )
+
+    def _too_long(self, chat: list[dict[str, str]], sampling: Any) -> Refusal | None:
+        prompt, room = self._engine.count(chat), self._engine.context_tokens
+        if prompt + sampling.max_new_tokens <= room:
+            return None
+        return Refusal(
+            400,
+            f"the prompt has {prompt} tokens and the answer may have {sampling.max_new_tokens}: more than {room}",
+            param="messages",
+            code="context_length_exceeded",
         )
 
 
@@ -104,42 +111,37 @@ class Ingress:
 
     @web.post("/v1/chat/completions")
     async def chat(self, http: Request) -> Response:
-        """Answer a conversation."""
-        request = await self._read(http)
-        if request.stream:
-            return StreamingResponse(self._events(request), media_type="text/event-stream")
-        try:
-            answer = await self._replica.answer.remote(request)
-        except HttpError as error:
-            raise HttpError(error.status, str(error), param=error.param, code=error.code) from None
+        """Answer a conversation, whole or as server-sent events."""
+        request = read(await http.body(), model=self._task)
+        if isinstance(request, Refusal):
+            return JSONResponse(request.body(), status_code=request.status)
+        return await (self._streamed(request) if request.stream else self._whole(request))
+
+    async def _whole(self, request: ChatRequest) -> Response:
+        answer = await self._replica.answer.remote(request)
+        if isinstance(answer, Refusal):
+            return JSONResponse(answer.body(), status_code=answer.status)
         body = completion(
             self._task, answer["text"], answer["finish"], answer["prompt_tokens"], answer["completion_tokens"]
         )
         return JSONResponse(body, headers={"x-llamaduo-version": str(self._number)})
 
-    async def _read(self, http: Request) -> ChatRequest:
-        body = await http.body()
-        if len(body) > MAX_BODY_BYTES:
-            raise HttpError(413, f"the body has {len(body)} bytes, more than {MAX_BODY_BYTES}")
-        try:
-            request = ChatRequest.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise HttpError(400, f"{where or 'body'}: {first['msg']}", param=where or None) from None
-        if request.model != self._task:
-            raise HttpError(
-                404,
-                f"no model {request.model!r} ; there is {self._task!r}",
-                param="model",
-                code="model_not_found",
-            )
-        return request
+    async def _streamed(self, request: ChatRequest) -> Response:
+        pieces = self._replica.options(stream=True).stream.remote(request)
+        first = await anext(pieces)  # what is refused is refused before the 200
+        if isinstance(first, Refusal):
+            return JSONResponse(first.body(), status_code=first.status)
+        return StreamingResponse(
+            self._events(first, pieces),
+            media_type="text/event-stream",
+            headers={"x-llamaduo-version": str(self._number)},
+        )
 
-    async def _events(self, request: ChatRequest) -> AsyncIterator[str]:
+    async def _events(self, first: Piece, pieces: AsyncIterator[Piece]) -> AsyncIterator[str]:
         chunks = Chunks(self._task)
-        async for text, finish in self._replica.options(stream=True).stream.remote(request):
-            yield chunks.end(finish) if finish else chunks.piece(text)
+        yield chunks.event(*first)
+        async for piece in pieces:
+            yield chunks.event(*piece)
 
 
 def application(*, task: str, name: str, number: int, max_new_tokens: int, gpus: int) -> Application:

@@ -5,10 +5,11 @@ Errors have OpenAI's shape, so that its clients show them: `{"error": {"message"
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_BODY_BYTES = 1_000_000
 
@@ -37,19 +38,34 @@ class ChatRequest(BaseModel):
     user: str | None = None
 
 
-class HttpError(Exception):
-    """A request that is answered with an error: status, message, and the parameter at fault."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is answered with an error: status, message, the parameter at fault, OpenAI's code."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.param = param
-        self.code = code
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def read(body: bytes, *, model: str) -> ChatRequest | Refusal:
+    """A request, or why it is none. `model` is the one that is served."""
+    if len(body) > MAX_BODY_BYTES:
+        return Refusal(413, f"the body has {len(body)} bytes, more than {MAX_BODY_BYTES}")
+    try:
+        request = ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Refusal(400, f"{where or 'body'}: {first['msg']}", param=where or None)
+    if request.model != model:
+        return Refusal(404, f"no model {request.model!r}; there is {model!r}", "model", "model_not_found")
+    return request
 
 
 def completion(model: str, text: str, finish: str, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
@@ -73,17 +89,11 @@ class Chunks:
     def __init__(self, model: str) -> None:
         self._head = _head(model, "chat.completion.chunk")
 
-    def piece(self, text: str) -> str:
-        """Some text."""
-        return self._event({"role": "assistant", "content": text}, None)
-
-    def end(self, finish: str) -> str:
-        """Why it ended, and the closing event."""
-        return self._event({}, finish) + "data: [DONE]\n\n"
-
-    def _event(self, delta: dict[str, str], finish: str | None) -> str:
+    def event(self, text: str, finish: str | None) -> str:
+        """Some text, or why the answer ended, with the closing event."""
+        delta = {} if finish else {"role": "assistant", "content": text}
         body = {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n" + ("data: [DONE]\n\n" if finish else "")
 
 
 def _head(model: str, kind: str) -> dict[str, Any]:

@@ -199,7 +199,7 @@ KEYS = st.sampled_from(
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2)
 
 
-@given(st.dictionaries(KEYS | st.text(max_size=6), VALUES, max_size=4))
+@given(st.dictionaries(KEYS | st.text("ab.=- ", max_size=6), VALUES, max_size=4))
 @example({"..": "x", ".": 1, "": 2})
 def test_any_overrides_give_a_project_or_lines_that_say_what_is_wrong(overrides: dict[str, Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -207,7 +207,7 @@ def test_any_overrides_give_a_project_or_lines_that_say_what_is_wrong(overrides:
         try:
             load("closed_qa", overrides=overrides)
         except ConfigError as error:
-            assert all(": " in line for line in str(error).splitlines() if line)
+            assert all(": " in line for line in str(error).split("\n"))
         else:
             used = [key for key, value in overrides.items() if value is not None]
             assert {key.split(".")[0] for key in used} <= set(Project.model_fields)
