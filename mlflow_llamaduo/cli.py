@@ -212,7 +212,7 @@ def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: 
 
 
 @cli.command()
-@click.option("--port", type=int, help="On 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="On 127.0.0.1.")
 @project_options
 def serve(project: Project, port: int | None) -> None:
     """The champion behind POST /v1/chat/completions on 127.0.0.1, until Ctrl-C."""
@@ -236,11 +236,13 @@ def _settings(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _next_steps(project: Project, stop: str) -> list[str]:
-    task = project.task
-    look = "mlflow ui                                  # the runs, versions and tables"
-    if stop == "passed" and project.promotion == "auto":
-        return [look, f"llamaduo serve --task {task}           # the champion on 127.0.0.1:{project.serving.port}"]
-    if stop == "passed":
-        return [look, f"review {project.registered_model}@challenger and give it the alias champion to serve it"]
-    more = f"--rounds {project.limits.rounds + 2}" if stop in ("rounds", "plateau") else "--budget-usd N"
-    return [look, f"llamaduo run --task {task} {more}        # go on; finished rounds are not done again"]
+    served = f"llamaduo serve --task {project.task} --profile {project.profile}"
+    what = {
+        "passed": f"{served}   # the champion on 127.0.0.1:{project.serving.port}"
+        if project.promotion == "auto"
+        else f"review {project.registered_model}@challenger, and give it the alias champion to serve it",
+        "rounds": f"the same command with --rounds {project.limits.rounds + 2}   # goes on, nothing is done again",
+        "plateau": "more or other pairs, or a larger base model; --set limits.plateau_rounds=0 goes on regardless",
+        "budget": "the same command with a larger --budget-usd   # goes on, nothing is paid for again",
+    }
+    return ["mlflow ui   # the runs, their tables, and the versions", what[stop]]

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.main import IncEx
 
 from mlflow_llamaduo.core.gate import FIGURES, GateRule
 from mlflow_llamaduo.core.records import digest
@@ -208,7 +209,14 @@ class Project(Section):
         Where it is served does not count, and neither do the limits: with more rounds or more money the same
         alignment goes on.
         """
-        return digest(self.model_dump(mode="json", exclude={"folder", "serving", "costs", "limits"}))
+        outside: IncEx = {
+            "folder": True,
+            "serving": True,
+            "costs": True,
+            "limits": True,
+            "finetune": {"usd_per_hour"},
+        }
+        return digest(self.model_dump(mode="json", exclude=outside))
 
 
 def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:
@@ -292,6 +300,8 @@ def _tree(dotted: Mapping[str, Any]) -> dict[str, Any]:
         branch = tree
         for part in path:
             branch = branch.setdefault(part, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"command line: {key} and {part} cannot both be set")
         branch[last] = value
     return tree
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.gate import decide
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
-from mlflow_llamaduo.core.rounds import Round, Split, State, StopReason, stop_reason
+from mlflow_llamaduo.core.rounds import BASE, Round, Split, State, StopReason, stop_reason
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
@@ -34,10 +34,6 @@ class Outcome:
     state: State
     stop: StopReason
     detail: str = ""
-
-
-BASE = -1
-"""The round number of the base model's baseline."""
 
 
 def align(project: Project, stages: Stages, journal: Journal) -> Outcome:

@@ -74,12 +74,12 @@ class LocalModel:
 
         Args:
             model_input: a string, a list of strings, or rows with a column `prompt`.
-            params: `temperature` (0 is greedy, the default here), `max_new_tokens`, `seed`.
+            params: `temperature` (0 is greedy, the default here), `max_new_tokens` (the package's), `seed`.
         """
         from mlflow_llamaduo.inference.transformers_engine import Sampling
 
         prompts = _prompts(model_input)
-        given = params or {}
+        given = {name: value for name, value in (params or {}).items() if value is not None}
         sampling = Sampling(
             max_new_tokens=int(given.get("max_new_tokens", self._package.max_new_tokens)),
             temperature=float(given.get("temperature", 0.0)),

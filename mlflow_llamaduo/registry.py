@@ -28,7 +28,11 @@ SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string")]),
     outputs=Schema([ColSpec("string")]),
     params=ParamSchema(
-        [ParamSpec("temperature", "double", 0.0), ParamSpec("max_new_tokens", "integer", 128)],
+        [
+            ParamSpec("temperature", "double", 0.0),
+            ParamSpec("max_new_tokens", "long", None),
+            ParamSpec("seed", "long", None),
+        ]
     ),
 )
 

@@ -13,19 +13,19 @@ from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
-from mlflow_llamaduo.core.rounds import Split, stop_reason
+from mlflow_llamaduo.core.rounds import BASE, Split, stop_reason
 from mlflow_llamaduo.coverage import read_pairs, split
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.judging import judge
-from mlflow_llamaduo.loop import BASE, Outcome, Stages, align
+from mlflow_llamaduo.loop import Outcome, Stages, align
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM, missing_key, price
 from mlflow_llamaduo.synthesis import curate, synthesize
-from mlflow_llamaduo.tracking import Tracker
+from mlflow_llamaduo.tracking import Tracker, point_here
 
 HOME = Path(".llamaduo")
 Say = Callable[[str], None]
@@ -90,6 +90,7 @@ def run(project: Project, *, fresh: bool, say: Say) -> Outcome:
         stop = stop_reason(entry.state, project.stops) if entry.state else None
         if entry.state is not None and stop is not None and stop == entry.stop:
             say("this alignment is finished; --fresh begins it again")
+            point_here(entry.run_id, stop)
             return Outcome(entry.state, stop)
         if entry.state is not None or entry.run_id is not None:
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
@@ -117,7 +118,9 @@ def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterat
             infer=desk.infer,
             judge=desk.judge,
             synthesize=desk.synthesize,
-            tracker=Tracker(project, journal, lambda n: store.spent_usd(journal.fingerprint, title(n))),
+            tracker=Tracker(
+                project, journal, lambda n: store.spent_usd(journal.fingerprint, None if n is None else title(n))
+            ),
             registry=Registry(project),
         )
 
@@ -155,7 +158,13 @@ class _Desk:
             with bar(f"{title(number)}: fine-tuning", optimizer_steps(len(train), recipe), "step") as progress:
                 return finetune(train, dev, base=self._base, recipe=recipe, target=place, done=progress.update)
 
-        inputs = [train.digest, dev.digest, self._base.name, self._base.digest, recipe.model_dump()]
+        inputs = [
+            train.digest,
+            dev.digest,
+            self._base.name,
+            self._base.digest,
+            recipe.model_dump(exclude={"usd_per_hour"}),
+        ]
         return self._journal.once("finetune", inputs, Adapter, make)
 
     def infer(self, adapter: Adapter | None, prompts: PairSet, number: int) -> tuple[Response, ...]:

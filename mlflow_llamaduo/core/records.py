@@ -47,6 +47,11 @@ class Pair:
         return digest([[m.role, m.content] for m in self.prompt], self.response)
 
     @property
+    def synthetic(self) -> bool:
+        """True for a pair that the service LLM wrote in some round."""
+        return self.source.startswith("synthetic/")
+
+    @property
     def instruction(self) -> str:
         """The prompt as one text, as judges and curation read it."""
         if len(self.prompt) == 1:
@@ -127,7 +132,7 @@ Judgement = Verdict | Unjudged
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A synthetic pair that was not kept, and why: `duplicate`, `leak`, `malformed` or `copy`."""
+    """A synthetic pair that was not kept, and why: `duplicate`, `leak` or `malformed`."""
 
     pair: Pair | None
     reason: str

@@ -7,6 +7,9 @@ from mlflow_llamaduo.core.gate import Decision
 from mlflow_llamaduo.core.records import PairSet, Version
 from mlflow_llamaduo.core.scoring import Scorecard
 
+BASE = -1
+"""The round number of the base model's baseline."""
+
 StopReason = Literal["passed", "rounds", "plateau", "budget"]
 
 

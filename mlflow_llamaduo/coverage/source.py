@@ -59,10 +59,10 @@ def to_pair(row: Any) -> Pair:
     *prompt, answer = messages
     if not prompt or prompt[-1].role != "user":
         raise ValueError("no user message before the assistant's answer")
-    category = row.get("category", "")
-    if not isinstance(category, str):
-        raise ValueError('"category" is no text')
-    return Pair(tuple(prompt), answer.content, category)
+    category, source = row.get("category", ""), row.get("source", "coverage")
+    if not isinstance(category, str) or not isinstance(source, str):
+        raise ValueError('"category" and "source" must be text')
+    return Pair(tuple(prompt), answer.content, category, source)
 
 
 def _message(turn: Any) -> Message:

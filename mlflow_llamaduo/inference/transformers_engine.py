@@ -96,7 +96,9 @@ class TransformersEngine:
         answers = [self._generated(ids, prompt_lengths[row // samples], sampling) for row, ids in enumerate(written)]
         return [answers[start : start + samples] for start in range(0, len(answers), samples)]
 
-    def stream(self, chat: Chat, sampling: Sampling, stopped: threading.Event) -> Generator[str | Generated, None, None]:
+    def stream(
+        self, chat: Chat, sampling: Sampling, stopped: threading.Event
+    ) -> Generator[str | Generated, None, None]:
         """Pieces of text as they are made, then the whole answer; ends early once `stopped` is set."""
         batch = self._encode([chat])
         streamer = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -180,7 +180,10 @@ class ServiceLLM:
 
     def _key(self) -> str | None:
         name = self.settings.api_key_env
-        return os.environ.get(name) if name else None
+        if name:
+            return os.environ.get(name)
+        # A server of the user's own without a key must not be sent the key of a provider; litellm wants some word.
+        return "none" if self.settings.api_base else None
 
     def _redacted(self, error: Exception) -> str:
         """An error in one line without any key in it: providers quote keys back."""

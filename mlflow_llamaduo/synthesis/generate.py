@@ -27,7 +27,7 @@ def synthesize(
     Raises:
         BudgetError: the next call would pass the budget.
     """
-    seeds = [pair for pair in train if pair.source == "coverage"]
+    seeds = [pair for pair in train if not pair.synthetic]
     random.Random(batch).shuffle(seeds)  # noqa: S311
     calls = -(-rows // per_call)
     chosen = [seeds[call % len(seeds)] for call in range(calls)]

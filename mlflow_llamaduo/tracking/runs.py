@@ -20,7 +20,7 @@ from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_months
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
-from mlflow_llamaduo.core.rounds import Round, State, StopReason
+from mlflow_llamaduo.core.rounds import BASE, Round, State, StopReason
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.tracking.tables import (
@@ -40,7 +40,7 @@ STAND_IN = (
 class Tracker:
     """Writes one alignment to MLflow. Every method may be called again after a restart."""
 
-    def __init__(self, project: Project, journal: Journal, spent_usd: Callable[[int], float]) -> None:
+    def __init__(self, project: Project, journal: Journal, spent_usd: Callable[[int | None], float]) -> None:
         self._project = project
         self._journal = journal
         self._spent_usd = spent_usd
@@ -54,8 +54,7 @@ class Tracker:
         known = self._known_run()
         with mlflow.start_run(run_id=known, run_name=None if known else f"align {self._project.task}") as run:
             self.run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
-            if known is None or known == os.environ.get("MLFLOW_RUN_ID"):
-                self._describe()
+            self._describe()
             self._journal.update(run_id=self.run_id)
             try:
                 yield
@@ -72,13 +71,14 @@ class Tracker:
         for name, pairs in (("train", state.train), ("dev", state.dev), ("test", state.test)):
             self._input(pairs, name)
         mlflow.log_metrics({f"baseline/base_{name}": value for name, value in card.figures().items()}, step=0)
+        mlflow.log_metric("baseline/service_llm_usd", self._spent_usd(BASE), step=0)
         self._table(verdicts_table(judgements), "baseline/verdicts.json")
 
     @contextmanager
     def round(self, number: int) -> Iterator["RoundLog"]:
         """A nested run, active for the length of the block."""
-        ids = self._journal.entry().round_run_ids
-        known = ids[number] if number < len(ids) else None
+        ids = self._journal.entry().round_run_ids[: number + 1]
+        known = ids[number] if number < len(ids) and self._exists(ids[number]) else None
         with mlflow.start_run(
             run_id=known,
             experiment_id=self._experiment_id,
@@ -87,7 +87,7 @@ class Tracker:
             parent_run_id=self.run_id,
         ) as run:
             if known is None:
-                self._journal.update(round_run_ids=(*ids, run.info.run_id))
+                self._journal.update(round_run_ids=(*ids[:number], run.info.run_id))
                 mlflow.set_tags({"llamaduo.task": self._project.task, "llamaduo.round": str(number)})
             yield RoundLog(self, self._project, run)
 
@@ -98,10 +98,7 @@ class Tracker:
         if state.rounds:
             mlflow.log_dict(asdict(state.rounds[-1].scorecard), "scorecard.json")
         self._journal.update(stop=stop)
-        started = os.environ.get("MLFLOW_RUN_ID")
-        if started and started != self.run_id:
-            self._client.set_tag(started, "llamaduo.continued_in", self.run_id)
-            self._client.set_tag(started, "llamaduo.outcome", stop)
+        point_here(self.run_id, stop)
 
     def on_parent(self, metrics: dict[str, float], step: int) -> None:
         """Metrics of a round, on the run of the whole alignment."""
@@ -111,16 +108,23 @@ class Tracker:
     def _known_run(self) -> str | None:
         """The run to go on with: the journal's if it is still there, else MLflow's own, else a new one."""
         for run_id in (self._journal.entry().run_id, os.environ.get("MLFLOW_RUN_ID")):
-            if run_id is None:
-                continue
-            try:
-                if self._client.get_run(run_id).info.lifecycle_stage == "active":
-                    return run_id
-            except MlflowException:  # the tracking store is another one now
-                continue
+            if run_id is not None and self._exists(run_id):
+                return run_id
         if "MLFLOW_EXPERIMENT_ID" not in os.environ and "MLFLOW_EXPERIMENT_NAME" not in os.environ:
             mlflow.set_experiment(self._project.registered_model)
         return None
+
+    def _exists(self, run_id: str) -> bool:
+        try:
+            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException:  # deleted for good, or the tracking store is another one now
+            return False
+
+    def invested_usd(self, finished: Round) -> float:
+        """Dollars that the alignment has cost up to and with a round: what break-even has to earn back."""
+        state = self._journal.entry().state
+        training = sum(r.training_usd for r in state.rounds if r.number < finished.number) if state else 0.0
+        return self._spent_usd(None) + training + finished.training_usd
 
     def _describe(self) -> None:
         project = self._project
@@ -135,8 +139,10 @@ class Tracker:
         )
         resolved = project.model_dump(mode="json", exclude={"folder"})
         mlflow.log_dict(resolved, "config.json")
+        settled = {key: value for key, value in resolved.items() if key != "limits"}
+        mlflow.set_tag("llamaduo.limits", json.dumps(resolved["limits"]))  # a tag: they may change as it goes on
         declared = set(self._client.get_run(mlflow.active_run().info.run_id).data.params)
-        mlflow.log_params({k: v for k, v in _flat(resolved).items() if k not in declared})
+        mlflow.log_params({k: v for k, v in _flat(settled).items() if k not in declared})
 
     def _input(self, pairs: PairSet, name: str) -> None:
         source = str(self._project.coverage_path)
@@ -169,7 +175,7 @@ class RoundLog:
         judgements: Sequence[Judgement],
     ) -> None:
         """Metrics on the round's run and, with the round as step, on the parent; tables on the round's run."""
-        metrics = _metrics(finished, adapter, self._project)
+        metrics = _metrics(finished, adapter, self._project, self._tracker.invested_usd(finished))
         mlflow.log_metrics(metrics, step=finished.number)
         self._tracker.on_parent(metrics, finished.number)
         for loss in adapter.losses:
@@ -188,7 +194,7 @@ class RoundLog:
         )
 
 
-def _metrics(finished: Round, adapter: Adapter, project: Project) -> dict[str, float]:
+def _metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: float) -> dict[str, float]:
     """The names that other programs rely on."""
     figures = finished.scorecard.figures()
     metrics = {
@@ -209,7 +215,7 @@ def _metrics(finished: Round, adapter: Adapter, project: Project) -> dict[str, f
         Workload(costs.input_mtok_per_day, costs.output_mtok_per_day),
         ApiPrice(costs.api_input_usd_per_mtok, costs.api_output_usd_per_mtok),
         LocalPrice(
-            finished.service_llm_usd + finished.training_usd,
+            invested_usd,
             costs.server_usd,
             costs.electricity_usd_per_month,
             costs.servers,
@@ -218,6 +224,15 @@ def _metrics(finished: Round, adapter: Adapter, project: Project) -> dict[str, f
     if months is not None:
         metrics["cost/breakeven_months"] = months
     return metrics
+
+
+def point_here(run_id: str | None, stop: StopReason) -> None:
+    """Tag the run that `mlflow run` made, if the alignment went on in an earlier one, with where to look."""
+    started = os.environ.get("MLFLOW_RUN_ID")
+    if started and run_id and started != run_id:
+        client = MlflowClient()
+        client.set_tag(started, "llamaduo.continued_in", run_id)
+        client.set_tag(started, "llamaduo.outcome", stop)
 
 
 def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, str]:

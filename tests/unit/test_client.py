@@ -137,7 +137,12 @@ def test_nothing_but_the_token_limit_is_set_and_sampling_stays_the_providers(
     provider: Provider, store: ReplyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("X_API_KEY", SECRET)
-    settings = {"api_key_env": "X_API_KEY", "api_base": "http://here/v1", "max_tokens": 77, "timeout_s": 9.0}
+    settings: dict[str, Any] = {
+        "api_key_env": "X_API_KEY",
+        "api_base": "http://here/v1",
+        "max_tokens": 77,
+        "timeout_s": 9.0,
+    }
     list(service(store, **settings).complete([question("q")]))
 
     (asked,) = provider.calls
@@ -204,9 +209,7 @@ def test_a_failure_is_not_stored_and_is_asked_for_again(provider: Provider, stor
     assert isinstance(reply, Reply)
 
 
-def test_equal_requests_in_one_batch_leave_store_and_budget_of_one_mind(
-    provider: Provider, store: ReplyStore
-) -> None:
+def test_equal_requests_in_one_batch_leave_store_and_budget_agreed(provider: Provider, store: ReplyStore) -> None:
     budget = Budget(1000.0)  # K sampled answers to one prompt are often the same text
     answered = dict(service(store, budget=budget).complete([question("same")] * 4))
 
@@ -325,7 +328,7 @@ def test_the_key_in_use_is_hidden_whatever_its_variable_is_called(
 
 def test_a_reply_costs_its_tokens_by_the_price(provider: Provider, store: ReplyStore) -> None:
     provider.output_tokens = lambda: 7
-    settings = {"input_usd_per_mtok": 5.0, "output_usd_per_mtok": 15.0}
+    settings: dict[str, Any] = {"input_usd_per_mtok": 5.0, "output_usd_per_mtok": 15.0}
     ((_, reply),) = service(store, **settings).complete([question("q")])
 
     assert reply == Reply("q", 10, 7, (10 * 5 + 7 * 15) / 1e6)
