@@ -111,10 +111,14 @@ def run(project: Project, fresh: bool, strict: bool) -> None:
 
     Run the same command again after a crash or Ctrl-C: it goes on with the unfinished stage.
     """
+    from mlflow_llamaduo.preflight import check
+
+    parts = check(project)  # before the imports below, which take seconds
+
     from mlflow_llamaduo import wiring
     from mlflow_llamaduo.tracking.tables import summary
 
-    outcome = wiring.run(project, fresh=fresh, say=say)
+    outcome = wiring.run(project, parts, fresh=fresh, say=say)
     click.echo("\n" + summary(outcome.state) + "\n")
     if outcome.detail:
         say(outcome.detail)
@@ -129,10 +133,10 @@ def run(project: Project, fresh: bool, strict: bool) -> None:
 @project_options
 def plan(project: Project) -> None:
     """What a run would ask of the service LLM: calls, tokens and dollars, stage by stage. Nothing is spent."""
-    from mlflow_llamaduo import wiring
     from mlflow_llamaduo.plan import plan as planned
+    from mlflow_llamaduo.preflight import collect, missing
 
-    parts = wiring.collect(project)
+    parts = collect(project)
     click.echo(f"task {project.task}, profile {project.profile}, base model {project.base_model}")
     click.echo(f"pairs: {len(parts.train)} train, {len(parts.dev)} dev, {len(parts.test)} test")
     recipe = project.finetune
@@ -149,7 +153,7 @@ def plan(project: Project) -> None:
         )
     total = sum(row.usd for row in rows)
     click.echo(f"at most {total:.2f} dollars; the budget is {project.limits.budget_usd:.2f}")
-    for problem in wiring.missing(project):
+    for problem in missing(project):
         say(f"before a run: {problem}")
 
 

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.main import IncEx
 
 from mlflow_llamaduo.core.gate import FIGURES, GateRule
 from mlflow_llamaduo.core.records import digest
@@ -209,7 +208,7 @@ class Project(Section):
         Where it is served does not count, and neither do the limits: with more rounds or more money the same
         alignment goes on.
         """
-        outside: IncEx = {
+        outside: dict[str, Any] = {
             "folder": True,
             "serving": True,
             "costs": True,

@@ -7,7 +7,7 @@ from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Pair
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.judging import prompt as judging_prompt
-from mlflow_llamaduo.service_llm.client import price
+from mlflow_llamaduo.service_llm.terms import price
 from mlflow_llamaduo.synthesis import prompt as synthesis_prompt
 
 CHARACTERS_A_TOKEN = 4

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlflow_llamaduo import wiring
+from mlflow_llamaduo import preflight, wiring
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project
@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 def coverage(project: Project, out: Path, say: Say) -> None:
     """Write train.jsonl, dev.jsonl and test.jsonl."""
-    parts = wiring.collect(project)
+    parts = preflight.collect(project)
     for name, pairs in (("train", parts.train), ("dev", parts.dev), ("test", parts.test)):
         write_atomic(out / f"{name}.jsonl", to_jsonl(pair.row() for pair in pairs))
         say(f"{len(pairs)} pairs in {out / name}.jsonl")
@@ -119,7 +119,7 @@ def synthesize_pairs(project: Project, in_: Path, test: Path | None, batch: int,
 
 @contextmanager
 def _llm(project: Project, model: str, stage: str) -> Iterator[ServiceLLM]:
-    wiring.check_models(project)
+    preflight.check_models(project)
     store = ReplyStore(wiring.HOME / "replies.sqlite")
     run = f"{stage}-{digest(project.service_llm.model_dump())}"
     budget = Budget(project.limits.budget_usd, store.spent_usd(run))

@@ -14,8 +14,6 @@ from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
 from mlflow_llamaduo.core.rounds import BASE, Split, stop_reason
-from mlflow_llamaduo.coverage import read_pairs, split
-from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.journal import Journal
@@ -23,7 +21,7 @@ from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.loop import Outcome, Stages, align
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
-from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM, missing_key, price
+from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
 from mlflow_llamaduo.synthesis import curate, synthesize
 from mlflow_llamaduo.tracking import Tracker, point_here
 
@@ -31,57 +29,18 @@ HOME = Path(".llamaduo")
 Say = Callable[[str], None]
 
 
-def check(project: Project) -> Split:
-    """All that can be known to be wrong before anything starts.
-
-    Raises:
-        ConfigError: a paid model has no key or no known price.
-        DataError: the coverage rows are no pairs, or too few.
-    """
-    check_models(project)
-    return collect(project)
-
-
-def check_models(project: Project) -> None:
-    """That every service LLM has its key and its price.
-
-    Raises:
-        ConfigError: one line for each that has not.
-    """
-    if problems := missing(project):
-        raise ConfigError("\n".join(problems))
-    for model in _models(project):
-        price(model, project.service_llm)
-
-
-def missing(project: Project) -> list[str]:
-    """A line for each service LLM whose key is not set."""
-    found = (missing_key(model, project.service_llm) for model in _models(project))
-    return [problem for problem in found if problem]
-
-
-def _models(project: Project) -> list[str]:
-    return list(dict.fromkeys((project.service_llm.judge, project.service_llm.generator)))
-
-
-def collect(project: Project) -> Split:
-    """The coverage pairs of a project, split."""
-    pairs = read_pairs(project.coverage_path, category=project.category)
-    return split(pairs, test_rows=project.coverage.test_rows, dev_rows=project.coverage.dev_rows)
-
-
-def run(project: Project, *, fresh: bool, say: Say) -> Outcome:
+def run(project: Project, parts: Split, *, fresh: bool, say: Say) -> Outcome:
     """The whole alignment, from where it was left.
 
     Args:
         project: what to do.
+        parts: its coverage pairs, as `preflight.check` returned them.
         fresh: forget an earlier alignment with this configuration; its finished stages are still used.
         say: told one line for every stage that begins.
 
     Raises:
         LlamaDuoError: see `errors`.
     """
-    parts = check(project)
     journal = Journal(HOME / project.task, f"{project.fingerprint}-{parts.train.digest[:6]}{parts.test.digest[:6]}")
     with journal.locked():
         if fresh:

@@ -1,14 +1,18 @@
 """Ask the judge M times about every response."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mlflow_llamaduo.core.records import Judgement, Response, Unjudged
 from mlflow_llamaduo.judging.prompt import SCHEMA, ask, read
-from mlflow_llamaduo.service_llm.client import Failure, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.exchange import Failure, Request
+
+if TYPE_CHECKING:
+    from mlflow_llamaduo.service_llm.client import ServiceLLM
 
 
 def judge(
-    responses: Sequence[Response], *, llm: ServiceLLM, repeats: int, done: Callable[[int], object]
+    responses: Sequence[Response], *, llm: "ServiceLLM", repeats: int, done: Callable[[int], object]
 ) -> tuple[Judgement, ...]:
     """Judge each response `repeats` times, in the order response, repeat.
 

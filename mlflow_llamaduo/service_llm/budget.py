@@ -22,7 +22,7 @@ class Budget:
     def __init__(self, cap_usd: float, spent_usd: float = 0.0) -> None:
         self.cap_usd = cap_usd
         self.spent_usd = spent_usd
-        self._held_usd = 0.0
+        self._held: list[float] = []
         self._changed: asyncio.Event | None = None
 
     @asynccontextmanager
@@ -34,20 +34,20 @@ class Budget:
         Raises:
             BudgetError: even with all other calls settled, the estimate would pass the cap.
         """
-        while self.spent_usd + self._held_usd + estimate_usd > self.cap_usd:
-            if self._held_usd == 0:
+        while self.spent_usd + sum(self._held) + estimate_usd > self.cap_usd:
+            if not self._held:
                 raise BudgetError(
                     f"the budget is used up: {self.spent_usd:.4f} of {self.cap_usd:g} dollars spent and the next "
                     f"call may cost {estimate_usd:.4f}; raise it with --budget-usd and run the same command again"
                 )
             self._changed = self._changed or asyncio.Event()
             await self._changed.wait()
-        self._held_usd += estimate_usd
+        self._held.append(estimate_usd)
         reservation = Reservation(estimate_usd)
         try:
             yield reservation
         finally:
-            self._held_usd = max(0.0, self._held_usd - estimate_usd)
+            self._held.remove(estimate_usd)
             self.spent_usd += reservation.paid_usd
             if self._changed:
                 self._changed.set()

@@ -8,8 +8,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else the import fetches a price list
@@ -21,8 +20,10 @@ from mlflow_llamaduo.config import ServiceLLMs
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.errors import BudgetError, ConfigError
 from mlflow_llamaduo.service_llm.budget import Budget
+from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from mlflow_llamaduo.service_llm.offline import OfflineLLM
-from mlflow_llamaduo.service_llm.store import Reply, ReplyStore
+from mlflow_llamaduo.service_llm.store import ReplyStore
+from mlflow_llamaduo.service_llm.terms import price
 
 litellm.suppress_debug_info = True
 litellm.telemetry = False
@@ -48,22 +49,6 @@ PERMANENT = (
     failures.UnprocessableEntityError,
     failures.APIError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One question to a service LLM; `repeat` tells apart the M judgings of the same response."""
-
-    messages: tuple[Mapping[str, str], ...]
-    schema: Mapping[str, Any] | None = None
-    repeat: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A request that got no reply in the end; nothing was stored, so a rerun asks again."""
-
-    reason: str
 
 
 class ServiceLLM:
@@ -198,45 +183,6 @@ class ServiceLLM:
         return (input_tokens * input_usd + output_tokens * output_usd) / 1e6
 
 
-def price(model: str, settings: ServiceLLMs) -> tuple[float, float]:
-    """Dollars per million tokens read and written: the configuration's, else litellm's table.
-
-    Raises:
-        ConfigError: neither knows the price.
-    """
-    if model.startswith("offline/"):
-        return 0.0, 0.0
-    if settings.input_usd_per_mtok is not None and settings.output_usd_per_mtok is not None:
-        return settings.input_usd_per_mtok, settings.output_usd_per_mtok
-    try:
-        info = litellm.get_model_info(model)
-    except Exception as error:
-        raise ConfigError(
-            f"the price of {model} is not known: set service_llm.input_usd_per_mtok and output_usd_per_mtok "
-            "in the profile (0 for a server of your own)"
-        ) from error
-    return 1e6 * (info.get("input_cost_per_token") or 0.0), 1e6 * (info.get("output_cost_per_token") or 0.0)
-
-
-def missing_key(model: str, settings: ServiceLLMs) -> str | None:
-    """Why the model cannot be asked: which environment variable is not set. None when all is there."""
-    if model.startswith("offline/"):
-        return None
-    if settings.api_key_env:
-        found = bool(os.environ.get(settings.api_key_env))
-        return None if found else f"{model} needs a key: set the environment variable {settings.api_key_env}"
-    if settings.api_base:
-        return None
-    try:
-        wanted = litellm.validate_environment(model)
-    except failures.BadRequestError:
-        wanted = {"keys_in_environment": False, "missing_keys": []}
-    if wanted["keys_in_environment"]:
-        return None
-    names = " or ".join(wanted["missing_keys"]) or "named by service_llm.api_key_env"
-    return f"{model} needs a key: set the environment variable {names}"
-
-
 def _tokens(request: Request) -> int:
     """An upper estimate of the request's tokens: three characters each, and some for every message."""
     return sum(len(m["content"]) // 3 + 8 for m in request.messages)
@@ -254,14 +200,4 @@ def _drive(replies: AsyncIterator[Any]) -> Iterator[Any]:
             runner.run(replies.aclose())  # type: ignore[attr-defined]
 
 
-__all__ = [
-    "Budget",
-    "BudgetError",
-    "Failure",
-    "Reply",
-    "ReplyStore",
-    "Request",
-    "ServiceLLM",
-    "missing_key",
-    "price",
-]
+__all__ = ["Budget", "BudgetError", "Failure", "Reply", "ReplyStore", "Request", "ServiceLLM"]

@@ -7,8 +7,9 @@ never stored. Dollars are kept with the run that paid them, which is what a resu
 
 import sqlite3
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from mlflow_llamaduo.service_llm.exchange import Reply
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -24,16 +25,6 @@ CREATE TABLE IF NOT EXISTS replies (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS replies_by_run ON replies (run);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the service LLM answered; tokens as the provider counted them, dollars as paid."""
-
-    text: str
-    input_tokens: int
-    output_tokens: int
-    usd: float
 
 
 class ReplyStore:

@@ -2,14 +2,18 @@
 
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mlflow_llamaduo.core.records import Pair, PairSet, Rejected
-from mlflow_llamaduo.service_llm.client import Failure, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.exchange import Failure, Request
 from mlflow_llamaduo.synthesis.prompt import SCHEMA, ask, read
+
+if TYPE_CHECKING:
+    from mlflow_llamaduo.service_llm.client import ServiceLLM
 
 
 def synthesize(
-    train: PairSet, *, llm: ServiceLLM, rows: int, per_call: int, batch: int, done: Callable[[int], object]
+    train: PairSet, *, llm: "ServiceLLM", rows: int, per_call: int, batch: int, done: Callable[[int], object]
 ) -> tuple[list[Pair], list[Rejected]]:
     """About `rows` new pairs, `per_call` in each reply, each call with another seed pair.
 

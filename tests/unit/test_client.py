@@ -1,6 +1,7 @@
 """The one door to the service LLM: what is asked, paid, kept, tried again and shown."""
 
 import asyncio
+import gc
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -346,6 +347,17 @@ def test_the_budget_ends_the_asking_and_keeps_the_replies_before_it(provider: Pr
     resumed = Budget(9.0, spent_usd=store.spent_usd("run"))
     assert len(list(service(store, budget=resumed).complete(questions(9)))) == 9
     assert len(provider.calls) == 9
+
+
+def test_calls_that_meet_the_end_of_the_budget_together_are_one_error_and_no_noise(
+    provider: Provider, store: ReplyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(BudgetError):
+        list(service(store, budget=Budget(2.5), concurrency=8).complete(questions(8)))
+    gc.collect()
+
+    assert caplog.messages == []  # asyncio logs a task whose exception nobody has looked at
+    assert len(provider.calls) == 2
 
 
 def test_a_budget_that_is_used_up_makes_no_call(provider: Provider, store: ReplyStore) -> None:

@@ -1,0 +1,31 @@
+"""What goes to a service LLM and what comes back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a service LLM; `repeat` tells apart the M judgings of the same response."""
+
+    messages: tuple[Mapping[str, str], ...]
+    schema: Mapping[str, Any] | None = None
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the service LLM answered; tokens as the provider counted them, dollars as paid."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no reply in the end; nothing was stored, so a rerun asks again."""
+
+    reason: str
