@@ -310,8 +310,10 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict) and key != "gate"
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        if isinstance(old, dict) and isinstance(value, dict) and key != "gate":
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 

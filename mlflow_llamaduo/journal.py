@@ -91,7 +91,7 @@ class Journal:
         """
         place = self._folder / "stages" / stage / digest(inputs)
         record = place.with_suffix(".json")
-        pair = TypeAdapter(tuple[float, kind])
+        pair: TypeAdapter[tuple[float, T]] = TypeAdapter(tuple[float, kind])
         if record.is_file():
             seconds, value = pair.validate_json(record.read_bytes())
         else:
@@ -101,7 +101,7 @@ class Journal:
             seconds = time.monotonic() - began
             write_atomic(record, pair.dump_json((seconds, value)))
         self.stage_seconds += seconds
-        return value  # type: ignore[no-any-return]
+        return value
 
     def take_seconds(self) -> float:
         """Seconds that the stages since the last call have taken, in whichever life of the run."""

@@ -13,11 +13,6 @@ settings.register_profile("short", max_examples=50, deadline=None)
 settings.load_profile("short")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # Ray Serve declares its settings in pydantic's old way; importing it is all it takes to be warned.
-    config.addinivalue_line("filterwarnings", "ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
-
-
 @pytest.fixture(autouse=True)
 def offline_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test that opens a connection fails, with or without a network."""

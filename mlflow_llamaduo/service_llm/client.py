@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from typing import Any, TypeVar
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else the import fetches a price list
 
@@ -29,6 +29,8 @@ litellm.suppress_debug_info = True
 litellm.telemetry = False
 logging.getLogger("LiteLLM").setLevel(logging.ERROR)
 litellm.custom_provider_map = [{"provider": "offline", "custom_handler": OfflineLLM()}]
+
+T = TypeVar("T")
 
 BACKOFF_S = 1.0
 """The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
@@ -94,7 +96,9 @@ class ServiceLLM:
             request.repeat,
         )
 
-    async def _complete(self, requests: list[tuple[int, Request]]) -> AsyncIterator[tuple[int, Reply | Failure]]:
+    async def _complete(
+        self, requests: list[tuple[int, Request]]
+    ) -> AsyncGenerator[tuple[int, Reply | Failure], None]:
         queue = iter(requests)
         running: set[asyncio.Task[tuple[int, Reply | Failure]]] = set()
         try:
@@ -188,16 +192,24 @@ def _tokens(request: Request) -> int:
     return sum(len(m["content"]) // 3 + 8 for m in request.messages)
 
 
-def _drive(replies: AsyncIterator[Any]) -> Iterator[Any]:
+def _drive(replies: AsyncGenerator[T, None]) -> Iterator[T]:
     """An async iterator as a plain one; closing it closes the other and its event loop."""
     with asyncio.Runner() as runner:
         try:
             while True:
-                yield runner.run(anext(replies))  # type: ignore[arg-type]
+                yield runner.run(_next(replies))
         except StopAsyncIteration:
             return
         finally:
-            runner.run(replies.aclose())  # type: ignore[attr-defined]
+            runner.run(_close(replies))
+
+
+async def _next(replies: AsyncGenerator[T, None]) -> T:
+    return await anext(replies)
+
+
+async def _close(replies: AsyncGenerator[T, None]) -> None:
+    await replies.aclose()
 
 
 __all__ = ["Budget", "BudgetError", "Failure", "Reply", "ReplyStore", "Request", "ServiceLLM"]

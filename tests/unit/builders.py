@@ -65,8 +65,9 @@ def round_(number: int = 0, precision: float = 80.0, *, passed: bool = False) ->
 
 
 def adapter(digest: str = "a0", **more: Any) -> Adapter:
-    known = {"path": "/tmp/adapter", "train_loss": 1.0, "eval_loss": 1.1, "best_epoch": 1.0}  # noqa: S108 - never opened
-    return Adapter(digest=digest, base_model="base", base_digest="b0", tokens=1000, seconds=10.0, **{**known, **more})
+    known = {"path": "nowhere", "base_model": "base", "base_digest": "b0", "tokens": 1000, "seconds": 10.0}
+    losses = {"train_loss": 1.0, "eval_loss": 1.1, "best_epoch": 1.0}
+    return Adapter(digest=digest, **{**known, **losses, **more})
 
 
 def project(**sections: Any) -> Project:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mlflow_llamaduo.config import ServiceLLMs
 from mlflow_llamaduo.core.records import Pair, PairSet, Rejected
 from mlflow_llamaduo.errors import LlamaDuoError
-from mlflow_llamaduo.service_llm.client import Budget, Failure, Reply, ReplyStore, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from mlflow_llamaduo.synthesis import synthesize
 from mlflow_llamaduo.synthesis.prompt import SYSTEM, ask, read
 from tests.unit.builders import pair, pairs
@@ -139,11 +140,13 @@ def test_pairs_are_read_out_of_any_wrapping_without_the_space_around_them(text: 
     assert reading(text) == ([pair("Which river?", "Senna", category="c", source="synthetic/1")], [])
 
 
-@pytest.mark.parametrize(
-    "row",
-    [None, 7, "text", [], {}, {"instruction": "q"}, {"response": "a"}, {**ROW, "response": 7}, {**ROW, "response": ""},
-     {**ROW, "instruction": " \n"}, {**ROW, "instruction": ["q"]}],
-)  # fmt: skip
+NO_PAIRS: list[Any] = [
+    None, 7, "text", [], {}, {"instruction": "q"}, {"response": "a"}, {**ROW, "response": 7}, {**ROW, "response": ""},
+    {**ROW, "instruction": " \n"}, {**ROW, "instruction": ["q"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", NO_PAIRS)
 def test_a_row_that_is_no_pair_is_rejected_and_the_others_are_kept(row: Any) -> None:
     new, rejected = reading(contents(ROW, row, {"instruction": "q", "response": "a"}))
 

@@ -5,7 +5,8 @@ from typing import cast
 from mlflow_llamaduo.config import ServiceLLMs
 from mlflow_llamaduo.core.records import Unjudged, Verdict
 from mlflow_llamaduo.judging import judge
-from mlflow_llamaduo.service_llm.client import Budget, Failure, Reply, ReplyStore, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from tests.unit.builders import response
 
 

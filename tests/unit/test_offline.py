@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mlflow_llamaduo.config import ServiceLLMs
 from mlflow_llamaduo.errors import ConfigError
-from mlflow_llamaduo.service_llm.client import Budget, Failure, ReplyStore, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.exchange import Failure, Request
 from mlflow_llamaduo.service_llm.offline import judge, teach
 from mlflow_llamaduo.service_llm.offline_teacher import UNSAID, write_pairs
 from mlflow_llamaduo.service_llm.reference_metrics import containment, rouge_l, token_f1
@@ -27,20 +28,25 @@ def scores(reference: str, response: str) -> tuple[float, float]:
     return given["similarity_assessment"]["score"], given["precision_assessment"]["score"]
 
 
+MOST = "\u043c\u043e\u0441\u0442"  # Russian for bridge
+
+
 @pytest.mark.parametrize(
     ("reference", "response"),
     [
         ("Arn", "Arn"),
         ("The passage does not say.", "the passage does not say"),
-        ("a river", "The river."),
-        ("\u041c\u043e\u0441\u0442 \u0437\u0430\u043a\u0440\u044b\u0442", "\u043c\u043e\u0441\u0442 \u0437\u0430\u043a\u0440\u044b\u0442."),
-        ("Stra\u00dfe in M\u00fcnchen", "stra\u00dfe in m\u00fcnchen"),
+        ("Stra\u00dfe in M\u00fcnchen", "stra\u00dfe in m\u00fcnchen!"),
+        (MOST, MOST.title()),
     ],
-)  # fmt: skip
+)
 def test_the_reference_itself_scores_100_whatever_its_case_punctuation_or_language(
     reference: str, response: str
 ) -> None:
-    assert scores(reference, response) == (pytest.approx(100), pytest.approx(100))
+    similarity, precision = scores(reference, response)
+
+    assert similarity == pytest.approx(100)
+    assert precision == pytest.approx(100)
 
 
 def test_a_verbose_answer_that_holds_the_reference_is_more_precise_than_it_is_similar() -> None:
@@ -152,6 +158,7 @@ def test_the_ways_of_answering_are_mixed() -> None:
 # The grammar's data file: every rule that its head comment states
 
 
+FORMS = ("span", "sentence", "claim")
 HOLE, NAME, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"\{(\w+)\}"), re.compile(r"\d+-\d+(/\d+)?")
 
 
@@ -228,7 +235,7 @@ def test_every_question_asks_by_what_is_told_and_for_what_every_alternative_tell
     for beat in (genre["lead"], *genre["beats"]):
         said = lead | told(beat["say"])
         for question in beat.get("ask", ()):
-            (form,) = {"span", "sentence", "claim"} & set(question)
+            (form,) = set(FORMS) & set(question)
             assert names(question[form]) <= said, question[form]
             assert ("foil" in question) == (form == "claim")
             for wording in question["q"]:

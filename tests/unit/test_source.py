@@ -46,7 +46,9 @@ def problems(path: Path) -> list[str]:
 
 
 def test_rows_that_were_written_are_read_again(tmp_path: Path) -> None:
-    written = pairs(3).with_([pair("Zeilen\u2028über\x85\v\feinander", "\U0001f642\ttext")])
+    written = pairs(3, category="Chat", source="synthetic/1").with_(
+        [pair("Zeilen\u2028über\x85\v\feinander", "\U0001f642\ttext")]
+    )
     path = tmp_path / "rows.jsonl"
     path.write_text(to_jsonl(p.row() for p in written), encoding="utf-8", newline="")
 
@@ -71,7 +73,8 @@ def test_rows_that_were_written_are_read_again(tmp_path: Path) -> None:
         (row(("assistant", "a")), "no user message before the assistant's answer"),
         (row(("system", "s"), ("assistant", "a")), "no user message before the assistant's answer"),
         (row(("user", "q"), ("assistant", "a"), ("assistant", "b")), "no user message before the assistant's answer"),
-        (row(("user", "q"), ("assistant", "a"), category=3), '"category" is no text'),
+        (row(("user", "q"), ("assistant", "a"), category=3), '"category" and "source" must be text'),
+        (row(("user", "q"), ("assistant", "a"), source=None), '"category" and "source" must be text'),
     ],
 )
 def test_a_bad_row_is_told_with_file_line_and_reason(

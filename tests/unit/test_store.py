@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.service_llm.store import Reply, ReplyStore
+from mlflow_llamaduo.service_llm.exchange import Reply
+from mlflow_llamaduo.service_llm.store import ReplyStore
 
 REPLY = Reply("text", 100, 20, 0.5)
 

@@ -1,0 +1,245 @@
+"""The command line's edge: what a wrong word costs is one clear line and exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from mlflow_llamaduo import __version__
+from mlflow_llamaduo.__main__ import main
+from mlflow_llamaduo.cli import cli
+from mlflow_llamaduo.files import to_jsonl
+from tests.unit.builders import pairs
+
+HEAVY = ("mlflow", "ray", "torch", "transformers", "litellm", "pandas", "scipy")
+
+
+@pytest.fixture(autouse=True)
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small clone of the project to run in; no key is set."""
+    root = tmp_path / "projects"
+    write(root / "closed_qa" / "coverage.jsonl", to_jsonl(p.row() for p in pairs(20)))
+    write(root / "closed_qa" / "duo.yaml", yaml.safe_dump({"gate": 70, "coverage": {"test_rows": 4, "dev_rows": 2}}))
+    write(root / "profiles" / "local.yaml", "base_model: some/model\nlimits: {rounds: 1}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLAMADUO_PROJECTS", raising=False)
+    for name in ("OPENAI_API_KEY", "X_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def llamaduo(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments)
+
+
+def refusal(*arguments: str) -> str:
+    """What a user is told who asked for something that cannot be: a few lines, and exit code 2."""
+    result = llamaduo(*arguments)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    return result.stderr
+
+
+def test_an_unknown_task_is_one_line_that_names_the_nearest() -> None:
+    expected = "llamaduo: unknown task 'closed_aq'; did you mean 'closed_qa'?; known: closed_qa\n"
+
+    assert refusal("run", "--task", "closed_aq") == expected
+
+
+def test_a_bad_gate_is_one_line_that_says_what_a_gate_is() -> None:
+    (line,) = refusal("run", "--gate", "high").splitlines()
+
+    assert line.startswith("llamaduo: command line: gate: expected a number or figure=number,...")
+
+
+def test_a_missing_key_is_one_line_that_names_the_variable(clone: Path) -> None:
+    (line,) = refusal("run", "--service-llm", "openai/gpt-4o").splitlines()
+
+    assert line == "llamaduo: openai/gpt-4o needs a key: set the environment variable OPENAI_API_KEY"
+    assert not (clone / ".llamaduo").exists()
+    assert not (clone / "mlruns").exists()
+
+
+def test_every_bad_coverage_row_is_a_line_with_file_and_number(clone: Path) -> None:
+    rows = write(clone / "rows.jsonl", '{"messages": []}\n\nno JSON\n')
+    lines = refusal("run", "--coverage", "rows.jsonl").splitlines()
+
+    assert [line.rsplit(": ", 2)[0] for line in lines] == [f"llamaduo: {rows}:1", f"llamaduo: {rows}:3: not JSON"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "rank=8"], "command line: unknown key rank"),
+        (["--set", "finetune.epoch=8"], "did you mean 'epochs'?"),
+        (["--set", "finetune"], "--set finetune: expected KEY=VALUE"),
+        (["--gate", "70", "--set", "gate.judged_share=95"], "gate"),
+        (["--rounds", "0"], "limits.rounds: "),
+        (["--budget-usd", "-1"], "limits.budget_usd: "),
+        (["--promotion", "now"], "promotion: "),
+        (["--profile", "locla"], "did you mean 'local'?"),
+        (["--coverage", "nowhere.jsonl"], "no coverage file"),
+        (["--set", "coverage.test_rows=19"], "20 pairs are too few"),
+        (["--service-llm", "openai/unheard-of", "--set", "service_llm.api_base=http://here/v1"], "price"),
+        (["--rounds", "many"], "'many' is not a valid integer"),
+        (["--no-such-option"], "No such option"),
+    ],
+)
+def test_whatever_cannot_be_used_is_told_before_anything_starts(clone: Path, arguments: list[str], told: str) -> None:
+    assert told in refusal("run", *arguments)
+    assert not (clone / ".llamaduo").exists()
+
+
+def test_all_problems_are_told_at_once() -> None:
+    lines = refusal("plan", "--rounds", "0", "--epochs", "0", "--gate", "101", "--set", "x=1").splitlines()
+
+    assert len(lines) == 5  # a gate of 101 is wrong for both means
+    assert all(line.startswith("llamaduo: command line: ") for line in lines)
+
+
+@pytest.mark.parametrize("option", ["--base-model", "--base_model"])
+def test_options_may_be_written_with_hyphens_or_as_mlflow_hands_them_on(option: str) -> None:
+    result = llamaduo("plan", option, "other/model", "--rows_per_round", "20")
+
+    assert result.exit_code == 0, result.output
+    assert "base model other/model" in result.stdout
+
+
+def test_a_value_keeps_its_underscores() -> None:
+    assert "task closed_qa" in llamaduo("plan", "--task", "closed_qa").stdout
+
+
+def test_a_plan_costs_nothing_and_says_what_a_run_would(clone: Path) -> None:
+    result = llamaduo("plan", "--rounds", "2", "--service-llm", "openai/gpt-4o")
+
+    assert result.exit_code == 0, result.output
+    assert "pairs: 14 train, 2 dev, 4 test" in result.stdout
+    assert [line.split()[:2] for line in result.stdout.splitlines() if " calls " in line] == [
+        ["base:", "judge"],
+        ["round", "0:"],
+        ["round", "1:"],
+        ["round", "1:"],
+    ]
+    assert "before a run: openai/gpt-4o needs a key" in result.stderr
+    assert not (clone / ".llamaduo").exists()
+
+
+def test_a_command_line_value_equal_to_the_default_wins_over_the_profile() -> None:
+    assert llamaduo("plan").stdout.count("judge") == 2 + 2  # base and one round, each with the judge's name
+    assert llamaduo("plan", "--rounds", "5").stdout.count(": judge") == 6
+
+
+# The stages that need neither Ray nor a model
+
+
+def test_the_coverage_stage_writes_the_three_parts(clone: Path) -> None:
+    result = llamaduo("coverage", "--out", "out")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    rows = {name: (clone / "out" / f"{name}.jsonl").read_text().splitlines() for name in ("train", "dev", "test")}
+    assert {name: len(lines) for name, lines in rows.items()} == {"train": 14, "dev": 2, "test": 4}
+
+
+RESPONSE = {"id": "p0/0", "instruction": "Which town?", "reference": "Arn", "response": "Arn"}
+
+
+def test_the_judge_stage_adds_verdicts_to_rows(clone: Path) -> None:
+    write(clone / "responses.jsonl", to_jsonl([RESPONSE, {**RESPONSE, "id": "p0/1", "response": "Bel"}]))
+    result = llamaduo("judge", "--in", "responses.jsonl", "--out", "verdicts.jsonl", "--judge-repeats", "2")
+
+    assert result.exit_code == 0, result.output
+    right, wrong = (json.loads(line) for line in (clone / "verdicts.jsonl").read_text().splitlines())
+    assert right | RESPONSE == right
+    assert (right["precision"], wrong["precision"], len(right["verdicts"])) == (100, 0, 2)
+
+
+def test_the_judge_stage_reads_whatever_text_the_infer_stage_writes(clone: Path) -> None:
+    strange = {**RESPONSE, "response": "Arn\u2028Bel\x85\v\f\x1c"}
+    write(clone / "responses.jsonl", to_jsonl([strange]))
+    result = llamaduo("judge", "--in", "responses.jsonl", "--out", "verdicts.jsonl")
+
+    assert result.exit_code == 0, result.output
+    (judged,) = (clone / "verdicts.jsonl").read_text(encoding="utf-8").strip("\n").split("\n")
+    assert json.loads(judged)["response"] == strange["response"]
+
+
+@pytest.mark.parametrize(
+    "line", [b"no JSON", b"[]", b'{"id": "x"}', b'{"response": "\xff"}', b'{"a": ' + b"[" * 100_000, b'"\\ud83d"']
+)
+def test_a_bad_row_for_the_judge_is_told_with_file_and_line(clone: Path, line: bytes) -> None:
+    (clone / "responses.jsonl").write_bytes(json.dumps(RESPONSE).encode() + b"\n" + line + b"\n")
+
+    (told,) = refusal("judge", "--in", "responses.jsonl", "--out", "verdicts.jsonl").splitlines()
+    assert told.startswith("llamaduo: responses.jsonl:2: ")
+
+
+def test_every_bad_row_for_the_judge_is_told_and_not_just_the_first(clone: Path) -> None:
+    write(clone / "responses.jsonl", "no JSON\n[]\n")
+
+    assert len(refusal("judge", "--in", "responses.jsonl", "--out", "verdicts.jsonl").splitlines()) == 2
+
+
+def test_the_synthesis_stage_writes_new_pairs(clone: Path) -> None:
+    write(clone / "seeds.jsonl", to_jsonl(p.row() for p in pairs(3)))
+    result = llamaduo("synthesize", "--in", "seeds.jsonl", "--out", "new.jsonl", "--rows-per-round", "10")
+
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (clone / "new.jsonl").read_text().splitlines()]
+    assert 5 <= len(rows) <= 10
+    assert {row["source"] for row in rows} == {"synthetic/1"}
+
+
+def test_synthesis_without_a_seed_is_a_refusal(clone: Path) -> None:
+    write(clone / "seeds.jsonl", "")
+
+    assert refusal("synthesize", "--in", "seeds.jsonl", "--out", "new.jsonl")
+
+
+# The program
+
+
+def python(code: str, cwd: Path) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_command_line_loads_nothing_heavy(clone: Path) -> None:
+    code = f"import sys, mlflow_llamaduo.cli; print([name for name in {HEAVY} if name in sys.modules])"
+
+    assert python(code, clone) == "[]\n"
+
+
+def test_checking_before_a_run_loads_nothing_heavy(clone: Path) -> None:
+    code = (
+        "import sys\nfrom mlflow_llamaduo.config import load\nfrom mlflow_llamaduo.preflight import check\n"
+        f"check(load('closed_qa')); print([name for name in {HEAVY} if name in sys.modules])"
+    )
+
+    assert python(code, clone) == "[]\n"
+
+
+def test_a_missing_dependency_is_told_with_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "mlflow_llamaduo.cli")
+    monkeypatch.setitem(sys.modules, "click", None)
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"llamaduo: click is not installed in {sys.prefix}.\n")
+
+
+def test_the_version_is_told() -> None:
+    assert __version__ in llamaduo("--version").stdout

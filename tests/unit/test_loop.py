@@ -1,0 +1,262 @@
+"""The pipeline with a world of three fakes: what is asked of the stages, in which order, and when it ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Rejected, Response, Version
+from mlflow_llamaduo.core.rounds import BASE, Round, Split
+from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.errors import BudgetError
+from mlflow_llamaduo.journal import Journal
+from mlflow_llamaduo.loop import Outcome, Stages, align
+from mlflow_llamaduo.registry import Registry
+from mlflow_llamaduo.tracking import Tracker
+from tests.unit.builders import adapter, pair, pairs, project, verdict
+
+SPLIT = Split(pairs(6, "train"), pairs(2, "dev"), pairs(3, "test"))
+Call = tuple[str, int]
+
+
+@dataclass
+class World:
+    """Stages, tracker and registry in memory. The base model scores 40, round n the n-th of `scores`."""
+
+    scores: list[float]
+    broken: set[Call] = field(default_factory=set)  # what raises BudgetError
+    killed: set[Call] = field(default_factory=set)  # what dies
+    done: list[Call] = field(default_factory=list)
+    trained_on: dict[int, tuple[PairSet, PairSet]] = field(default_factory=dict)
+    seeds: dict[int, tuple[PairSet, PairSet]] = field(default_factory=dict)
+    prompts: list[PairSet] = field(default_factory=list)
+    recorded: list[Round] = field(default_factory=list)
+    baselines: list[float] = field(default_factory=list)
+    registered: list[tuple[int, bool]] = field(default_factory=list)
+    promoted: list[Version] = field(default_factory=list)
+
+    def align(self, journal: Journal, **settings: Any) -> Outcome:
+        registry, tracker = cast(Registry, _Registry(self)), cast(Tracker, _Tracker(self))
+        stages = Stages(self.collect, self.finetune, self.infer, self.judge, self.synthesize, tracker, registry)
+        return align(limited(**settings), stages, journal)
+
+    def do(self, stage: str, number: int) -> None:
+        if (stage, number) in self.broken:
+            raise BudgetError("the budget is used up")
+        if (stage, number) in self.killed:
+            raise KeyboardInterrupt
+        self.done.append((stage, number))
+
+    def collect(self) -> Split:
+        self.do("collect", BASE)
+        return SPLIT
+
+    def finetune(self, train: PairSet, dev: PairSet, number: int) -> Adapter:
+        self.do("finetune", number)
+        self.trained_on[number] = train, dev
+        return adapter(f"a{number}", seconds=1800.0)
+
+    def infer(self, trained: Adapter | None, prompts: PairSet, number: int) -> tuple[Response, ...]:
+        self.do("infer", number)
+        self.prompts.append(prompts)
+        assert (trained is None) == (number == BASE)
+        return tuple(Response(p.id, 0, p.instruction, p.response, "text", 3) for p in prompts)
+
+    def judge(self, responses: tuple[Response, ...], number: int) -> tuple[Judgement, ...]:
+        self.do("judge", number)
+        value = 40.0 if number == BASE else self.scores[number]
+        return tuple(verdict(r.id, value) for r in responses)
+
+    def synthesize(self, train: PairSet, test: PairSet, number: int) -> Grown:
+        self.do("synthesize", number)
+        self.seeds[number] = train, test
+        return Grown(pairs(4, f"new{number}x", source=f"synthetic/{number}").pairs, (Rejected(pair(), "leak"),))
+
+
+@dataclass
+class _Registry:
+    world: World
+
+    def register(
+        self, trained: Adapter, scorecard: Scorecard, decision: Any, *, train: PairSet, run_id: str
+    ) -> Version:
+        number = int(trained.digest.removeprefix("a"))
+        self.world.do("register", number)
+        self.world.registered.append((len(train), decision.passed))
+        return Version("llamaduo-test", number + 1, run_id)
+
+    def promote(self, version: Version) -> bool:
+        self.world.promoted.append(version)
+        return True
+
+
+@dataclass
+class _Tracker:
+    world: World
+
+    def baseline(self, card: Scorecard, judgements: Any, state: Any) -> None:
+        self.world.baselines.append(card.precision.mean)
+
+    @contextmanager
+    def round(self, number: int) -> Iterator[Any]:
+        def record(finished: Round, *_: Any) -> None:
+            self.world.recorded.append(finished)
+
+        yield SimpleNamespace(run_id=f"run{number}", record=record)
+
+    def service_llm_usd(self, number: int) -> float:
+        return 0.5 * (number + 1)
+
+
+def limited(rounds: int = 3, gate: float = 70.0, **limits: Any) -> Project:
+    return project(gate={"precision_mean": gate}, limits={"rounds": rounds, **limits}, finetune={"usd_per_hour": 2.0})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path, "f")
+
+
+ROUND_0 = [("finetune", 0), ("infer", 0), ("judge", 0), ("register", 0)]
+ROUND_1 = [("synthesize", 1), ("finetune", 1), ("infer", 1), ("judge", 1), ("register", 1)]
+
+
+def test_a_model_that_passes_is_promoted_and_the_loop_stops(journal: Journal) -> None:
+    world = World([60, 80, 90])
+    outcome = world.align(journal)
+
+    assert outcome.stop == "passed"
+    assert world.done == [("collect", BASE), ("infer", BASE), ("judge", BASE), *ROUND_0, *ROUND_1]
+    assert world.promoted == [Version("llamaduo-test", 2, "run1")]
+    assert world.registered == [(6, False), (10, True)]
+
+
+def test_a_model_that_passes_at_once_costs_no_synthesis(journal: Journal) -> None:
+    world = World([80])
+
+    assert world.align(journal).stop == "passed"
+    assert world.seeds == {}
+
+
+def test_a_model_that_never_passes_ends_at_the_round_limit_with_no_synthesis_after_the_last_round(
+    journal: Journal,
+) -> None:
+    world = World([50, 55, 60])
+    outcome = world.align(journal)
+
+    assert (outcome.stop, outcome.state.number) == ("rounds", 3)
+    assert [number for stage, number in world.done if stage == "synthesize"] == [1, 2]
+    assert world.done[-1] == ("register", 2)
+    assert world.promoted == []
+
+
+def test_scores_that_rise_no_more_end_as_a_plateau(journal: Journal) -> None:
+    outcome = World([60, 60.5, 60.2, 99]).align(journal, rounds=9, plateau_rounds=2, plateau_points=1.0)
+
+    assert (outcome.stop, outcome.state.number) == ("plateau", 3)
+
+
+def test_the_training_set_grows_from_train_alone_and_nothing_held_out_gets_into_it(journal: Journal) -> None:
+    world = World([50, 55, 60])
+    world.align(journal)
+    held_out = {p.id for p in (*SPLIT.dev, *SPLIT.test)}
+
+    assert [len(train) for train, _ in world.trained_on.values()] == [6, 10, 14]
+    assert world.trained_on[0][0] == SPLIT.train
+    for number, (seeds, test) in world.seeds.items():
+        assert seeds == world.trained_on[number - 1][0]
+        assert test == SPLIT.test
+    for train, dev in world.trained_on.values():
+        assert train.pairs[:6] == SPLIT.train.pairs
+        assert not held_out & {p.id for p in train}
+        assert dev == SPLIT.dev
+
+
+def test_every_model_answers_the_same_test_prompts_the_base_model_first(journal: Journal) -> None:
+    world = World([50, 55, 60])
+    outcome = world.align(journal)
+
+    assert world.prompts == [SPLIT.test] * 4
+    assert world.baselines == [40]
+    assert outcome.state.baselines["base"].precision.mean == 40
+
+
+def test_the_gate_may_ask_for_a_gain_over_the_base_model(tmp_path: Path) -> None:
+    def outcome(gain: float) -> str:
+        world = World([60])
+        registry, tracker = cast(Registry, _Registry(world)), cast(Tracker, _Tracker(world))
+        stages = Stages(world.collect, world.finetune, world.infer, world.judge, world.synthesize, tracker, registry)
+        asked = project(gate={"gain_over_base": gain}, limits={"rounds": 1})
+        return align(asked, stages, Journal(tmp_path, f"{gain}")).stop
+
+    assert (outcome(20), outcome(21)) == ("passed", "rounds")
+
+
+def test_a_round_is_recorded_with_its_rows_and_dollars(journal: Journal) -> None:
+    world = World([50, 55, 60])
+    outcome = world.align(journal)
+
+    assert tuple(world.recorded) == outcome.state.rounds
+    assert [(r.number, r.train_rows, r.kept, r.rejected) for r in world.recorded] == [
+        (0, 6, 0, 0),
+        (1, 10, 4, 1),
+        (2, 14, 4, 1),
+    ]
+    assert [r.service_llm_usd for r in world.recorded] == [0.5, 1.0, 1.5]
+    assert {r.training_usd for r in world.recorded} == {1.0}
+    assert [r.version.run_id for r in world.recorded] == ["run0", "run1", "run2"]
+
+
+@pytest.mark.parametrize("call", [("synthesize", 1), ("judge", 1)])
+def test_a_budget_that_ends_within_a_round_keeps_the_rounds_before_it(journal: Journal, call: Call) -> None:
+    world = World([50, 55, 60], broken={call})
+    outcome = world.align(journal)
+
+    assert (outcome.stop, outcome.state.number) == ("budget", 1)
+    assert "used up" in outcome.detail
+    assert outcome.state.train == SPLIT.train
+    assert journal.entry().state == outcome.state
+
+
+def test_a_budget_that_ends_before_the_first_round_is_an_outcome_as_well(journal: Journal) -> None:
+    outcome = World([50], broken={("judge", BASE)}).align(journal)
+
+    assert (outcome.stop, outcome.state.number) == ("budget", 0)
+    assert outcome.state.test == SPLIT.test
+
+
+@pytest.mark.parametrize("call", [("synthesize", 1), ("finetune", 1), ("judge", 1), ("register", 1)])
+def test_a_run_that_died_goes_on_with_its_unfinished_round_and_repeats_no_other(tmp_path: Path, call: Call) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        World([50, 55, 60], killed={call}).align(Journal(tmp_path, "f"))
+    again = World([50, 55, 60])
+    outcome = again.align(Journal(tmp_path, "f"))
+
+    assert again.done[: len(ROUND_1)] == ROUND_1
+    assert again.baselines == []
+    whole = World([50, 55, 60]).align(Journal(tmp_path, "whole"))
+    assert outcome.stop == whole.stop
+    assert outcome.state.train == whole.state.train
+    assert [r.scorecard for r in outcome.state.rounds] == [r.scorecard for r in whole.state.rounds]
+
+
+def test_a_finished_alignment_does_nothing_more(journal: Journal) -> None:
+    World([80]).align(journal)
+    again = World([80])
+
+    assert again.align(journal).stop == "passed"
+    assert again.done == []
+
+
+def test_a_higher_round_limit_goes_on_from_where_the_lower_one_stopped(journal: Journal) -> None:
+    World([50, 55]).align(journal, rounds=1)
+    again = World([50, 55])
+    outcome = again.align(journal, rounds=2)
+
+    assert again.done == ROUND_1
+    assert (outcome.stop, outcome.state.number) == ("rounds", 2)

@@ -1,0 +1,69 @@
+import pytest
+
+from mlflow_llamaduo.core.rounds import Split
+from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.plan import Planned, plan
+from tests.unit.builders import pairs, project
+
+PAID = {"judge": "openai/gpt-4o", "generator": "openai/gpt-4o", "input_usd_per_mtok": 5, "output_usd_per_mtok": 15}
+
+
+def split(test: int = 2) -> Split:
+    return Split(pairs(20), pairs(2, "dev"), pairs(test, "test"))
+
+
+@pytest.mark.parametrize(("prompts", "calls"), [(25, 1000), (16, 640), (15, 600)])
+def test_the_judge_is_called_as_often_as_in_the_paper(prompts: int, calls: int) -> None:
+    paper = project(inference={"responses_per_prompt": 4}, judging={"repeats": 10})
+
+    assert {row.calls for row in plan(paper, split(prompts)) if row.stage.endswith("judge")} == {calls}
+
+
+def test_the_base_model_and_every_round_are_judged_and_every_round_but_the_first_is_grown_for() -> None:
+    rows = plan(project(limits={"rounds": 3}), split())
+
+    assert [row.stage for row in rows] == [
+        "base: judge",
+        "round 0: judge",
+        "round 1: synthesize",
+        "round 1: judge",
+        "round 2: synthesize",
+        "round 2: judge",
+    ]
+
+
+@pytest.mark.parametrize(("rows", "per_call", "calls"), [(1000, 10, 100), (10, 3, 4), (1, 10, 1)])
+def test_synthesis_calls_are_rounded_up(rows: int, per_call: int, calls: int) -> None:
+    asked = project(synthesis={"rows_per_round": rows, "pairs_per_call": per_call}, limits={"rounds": 2})
+
+    assert [row.calls for row in plan(asked, split()) if "synthesize" in row.stage] == [calls]
+
+
+def test_each_stage_is_asked_of_its_own_model_and_stand_ins_cost_nothing() -> None:
+    rows = plan(project(), split())
+
+    assert {row.model for row in rows if "judge" in row.stage} == {"offline/judge"}
+    assert {row.model for row in rows if "synthesize" in row.stage} == {"offline/teacher"}
+    assert all(row.usd == 0 for row in rows)
+
+
+def test_dollars_are_tokens_at_the_configured_price() -> None:
+    for row in plan(project(service_llm=PAID), split()):
+        assert row.input_tokens > 0
+        assert row.output_tokens > 0
+        assert row.usd == pytest.approx((5 * row.input_tokens + 15 * row.output_tokens) / 1e6)
+
+
+def test_longer_pairs_and_more_pairs_a_call_cost_more_tokens() -> None:
+    def grown(per_call: int) -> Planned:
+        asked = project(synthesis={"rows_per_round": 100, "pairs_per_call": per_call}, limits={"rounds": 2})
+        (row,) = (row for row in plan(asked, split()) if "synthesize" in row.stage)
+        return row
+
+    assert grown(10).output_tokens == grown(5).output_tokens  # as many pairs in all
+    assert grown(10).input_tokens < grown(5).input_tokens  # fewer examples and rules
+
+
+def test_a_model_of_unknown_price_is_told_before_anything_is_spent() -> None:
+    with pytest.raises(ConfigError, match="price of openai/unheard-of"):
+        plan(project(service_llm={"judge": "openai/unheard-of"}), split())

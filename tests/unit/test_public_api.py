@@ -1,0 +1,126 @@
+"""The names that other programs rely on."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import mlflow_llamaduo
+from mlflow_llamaduo import errors
+from mlflow_llamaduo.cli import OVERRIDES, cli
+from mlflow_llamaduo.config import Project, ServiceLLMs
+from mlflow_llamaduo.core.gate import FIGURES
+from mlflow_llamaduo.errors import BaseModelError, BudgetError, ConfigError, DataError, LlamaDuoError, StageError
+from tests.unit.builders import pair, project
+
+PACKAGE = Path(mlflow_llamaduo.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+EXPORTING = [module for module in MODULES if "__all__" in module.read_text(encoding="utf-8")]
+
+
+def name(module: Path) -> str:
+    return module.relative_to(PACKAGE.parent).as_posix()
+
+
+def exported(tree: ast.Module) -> list[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    raise AssertionError("no __all__")
+
+
+def bound(tree: ast.Module) -> set[str]:
+    """The names that a module binds at its top level."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name for alias in aliases}
+            case ast.FunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+    return names
+
+
+@pytest.mark.parametrize("module", EXPORTING, ids=name)
+def test_what_a_module_exports_is_there_and_in_order(module: Path) -> None:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+
+    assert exported(tree) == sorted(exported(tree))
+    assert set(exported(tree)) <= bound(tree)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name)
+def test_every_module_opens_with_what_it_is_for(module: Path) -> None:
+    assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+
+
+def test_the_version_is_the_packages() -> None:
+    with (PACKAGE.parent / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["version"] == mlflow_llamaduo.__version__
+
+
+def test_the_commands_are_the_loop_its_stages_and_serving() -> None:
+    assert set(cli.commands) >= {"run", "plan", "coverage", "finetune", "infer", "judge", "synthesize", "serve"}
+
+
+def test_every_option_changes_a_key_that_there_is() -> None:
+    for key in OVERRIDES.values():
+        model = Project
+        *path, last = key.split(".")
+        for part in path:
+            model = model.model_fields[part].annotation  # type: ignore[assignment]
+        assert last in model.model_fields
+
+
+def test_the_figures_of_a_gate_are_the_names_of_the_metrics() -> None:
+    assert set(FIGURES) == {
+        "precision_mean", "similarity_mean", "precision_coverage_50", "precision_coverage_70", "similarity_coverage_50",
+        "similarity_coverage_70", "judged_share", "gain_over_base",
+    }  # fmt: skip
+
+
+def test_a_row_has_the_shape_that_other_programs_read() -> None:
+    assert pair("q", "a", category="c").row() == {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+        "category": "c",
+        "source": "coverage",
+    }
+
+
+def test_the_registered_model_is_named_after_the_task() -> None:
+    assert project(task="closed_qa").registered_model == "llamaduo-closed_qa"
+
+
+def test_sampling_of_the_service_llm_is_not_configurable_it_stays_the_providers() -> None:
+    assert not {"temperature", "top_p", "seed"} & set(ServiceLLMs.model_fields)
+
+
+def test_every_deliberate_error_refines_a_standard_one() -> None:
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(DataError, ValueError)
+    assert issubclass(StageError, RuntimeError)
+    assert issubclass(BaseModelError, StageError)
+    assert issubclass(BudgetError, RuntimeError)
+
+
+def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
+    raised = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LlamaDuoError)]
+
+    assert len(raised) >= 6
+    assert all(
+        f"{kind.__name__} " in f"{errors.__doc__} " or f"{kind.__name__}\n" in str(errors.__doc__) for kind in raised
+    )
+
+
+def test_importing_the_package_loads_no_framework() -> None:
+    heavy = ("mlflow", "ray", "torch", "transformers", "litellm", "pydantic")
+    code = f"import sys, mlflow_llamaduo; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
