@@ -46,7 +46,7 @@ class ServiceLLMs(Section):
 
     generator: str = "offline/teacher"
     judge: str = "offline/judge"
-    api_key_env: str | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
     api_base: str | None = None
     concurrency: Positive = 8
     max_tokens: Positive = 4096
@@ -141,6 +141,8 @@ def _gate_form(value: Any) -> Any:
             value = float(value) if "=" not in value else dict(part.split("=", 1) for part in value.split(","))
         except ValueError as error:
             raise ValueError(f"expected a number or figure=number,..., not {value!r}") from error
+    if isinstance(value, dict) and any(isinstance(least, bool) for least in value.values()):
+        raise ValueError("a least value is a number, not true or false")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"precision_mean": value, "similarity_mean": value}
     return value
@@ -285,7 +287,7 @@ def _profile_file(root: Path, profile: str) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
         raise ConfigError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: expected keys and values at the top level")
@@ -301,6 +303,8 @@ def _tree(dotted: Mapping[str, Any]) -> dict[str, Any]:
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
                 raise ConfigError(f"command line: {key} and {part} cannot both be set")
+        if isinstance(branch.get(last), dict):
+            raise ConfigError(f"command line: {key} and a key below it cannot both be set")
         branch[last] = value
     return tree
 
@@ -326,6 +330,8 @@ def _explain(problem: Any, sources: Mapping[Path, dict[str, Any]]) -> str:
         return f"{where}: unknown key {key}{nearest(path[-1], _fields(path[:-1]))}"
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
+    if path[-1] == "api_key_env":
+        return f"{where}: {key}: give the *name* of an environment variable, such as OPENAI_API_KEY"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {key}: {message} (got {problem['input']!r})"
 

@@ -3,11 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
+
+from mlflow_llamaduo.errors import DataError
+
+T = TypeVar("T")
+
+SHOWN = 50
+"""Bad rows that are told one by one; of more only the number."""
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -50,6 +57,48 @@ def remove(folder: Path) -> None:
 def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
     """One JSON object a line, UTF-8 as it is."""
     return "".join(json.dumps(row, ensure_ascii=False) + os.linesep for row in rows)
+
+
+def read_jsonl(path: Path, parse: Callable[[Any], T]) -> list[T]:
+    """Every row of a JSONL file, as `parse` makes it; blank lines are passed over.
+
+    Args:
+        path: the file, UTF-8.
+        parse: makes a value of a row, or raises ValueError with the reason why it is none.
+
+    Raises:
+        DataError: the message lists file, line and reason of every bad row.
+    """
+    values: list[T] = []
+    problems: list[str] = []
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair breaks every later file
+                values.append(parse(row))
+            except (ValueError, RecursionError) as error:
+                problems.append(f"{path}:{number}: {_reason(error)}")
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise DataError("\n".join([*problems[:SHOWN], *more]))
+    return values
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"not JSON: {error.msg} at column {error.colno}"
+        case UnicodeDecodeError():
+            return f"not UTF-8: byte {error.object[error.start]:#04x} at column {error.start + 1}"
+        case UnicodeEncodeError():
+            return "a text with half a character in it (a lone surrogate)"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return str(error)
 
 
 def folder_digest(folder: Path) -> str:

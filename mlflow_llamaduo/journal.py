@@ -10,6 +10,7 @@ Files appear whole or not at all. Stages are shared between alignments: another 
 nothing anew.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,7 +100,8 @@ class Journal:
             place.parent.mkdir(parents=True, exist_ok=True)
             value = make(place)
             seconds = time.monotonic() - began
-            write_atomic(record, pair.dump_json((seconds, value)))
+            # Not `dump_json`: it writes a loss of NaN as null, and cannot read that back.
+            write_atomic(record, json.dumps(pair.dump_python((seconds, value), mode="json")))
         self.stage_seconds += seconds
         return value
 

@@ -1,6 +1,5 @@
 """Each stage alone: JSONL in, JSONL or an adapter out."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from mlflow_llamaduo.core.records import Adapter, PairSet, Response, Unjudged, d
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.coverage import read_pairs
 from mlflow_llamaduo.errors import DataError
-from mlflow_llamaduo.files import folder_digest, to_jsonl, write_atomic
+from mlflow_llamaduo.files import folder_digest, read_jsonl, to_jsonl, write_atomic
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.judging import judge
@@ -67,14 +66,16 @@ def infer(project: Project, in_: Path, adapter: Path | None, out: Path, say: Say
 
 def judge_responses(project: Project, in_: Path, out: Path, say: Say) -> None:
     """Write every response row with its verdicts and their means."""
-    rows = list(_rows(in_, ("id", "instruction", "reference", "response")))
-    responses = [Response(row["id"], 0, row["instruction"], row["reference"], row["response"], 0) for row in rows]
+    if not in_.is_file():
+        raise DataError(f"no file {in_}")
+    read = read_jsonl(in_, _response)
+    responses = [response for _, response in read]
     repeats = project.judging.repeats
     with _llm(project, project.service_llm.judge, "judge") as llm:
         with wiring.bar("judgings", len(responses) * repeats, "judging") as progress:
             judgements = judge(responses, llm=llm, repeats=repeats, done=progress.update)
     written = []
-    for number, row in enumerate(rows):
+    for number, (row, _) in enumerate(read):
         own = judgements[number * repeats : (number + 1) * repeats]
         card = score(own)
         verdicts = [
@@ -135,17 +136,10 @@ def _adapter(folder: Path) -> Adapter:
     return Adapter(str(folder.absolute()), folder_digest(folder), "", "", 0.0, 0.0, 0.0, 0, 0.0)
 
 
-def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise DataError(f"no file {path}")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from error
-        missing = [field for field in fields if not isinstance(row, dict) or not isinstance(row.get(field), str)]
-        if missing:
-            raise DataError(f"{path}:{number}: no text under {', '.join(missing)}")
-        yield row
+def _response(row: Any) -> tuple[dict[str, Any], Response]:
+    """The row, kept as it is, and what is judged of it."""
+    fields = ("id", "instruction", "reference", "response")
+    missing = [field for field in fields if not isinstance(row, dict) or not isinstance(row.get(field), str)]
+    if missing:
+        raise ValueError(f"no text under {', '.join(missing)}")
+    return row, Response(row["id"], 0, row["instruction"], row["reference"], row["response"], 0)

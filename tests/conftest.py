@@ -1,5 +1,6 @@
 """What all tests share: short property tests, and unit tests that cannot reach a network."""
 
+import gc
 import os
 import socket
 from typing import NoReturn
@@ -24,3 +25,12 @@ def offline_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         monkeypatch.setattr(socket.socket, "connect", refuse)
         monkeypatch.setattr(socket.socket, "connect_ex", refuse)
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def pytest_sessionstart() -> None:
+    gc.disable()  # litellm and MLflow make a million objects while they are imported, and none is garbage
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()

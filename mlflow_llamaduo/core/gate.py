@@ -22,6 +22,10 @@ FIGURES = (
 """What a rule may ask for; all 0 to 100, `gain_over_base` in points of mean precision above the base model."""
 
 
+NO_GAIN = -100.0
+"""Where base or candidate has no verdict at all there is nothing to compare: no gate must pass on that."""
+
+
 @dataclass(frozen=True, slots=True)
 class GateRule:
     """`figure` must be at least `at_least`."""
@@ -79,6 +83,7 @@ def decide(scorecard: Scorecard, gate: Iterable[GateRule], baselines: Mapping[st
     if (base := baselines.get("base")) is not None:
         if base.judge != scorecard.judge:
             raise ValueError(f"judges differ: base by {base.judge}, candidate by {scorecard.judge}")
-        figures["gain_over_base"] = scorecard.precision.mean - base.precision.mean
+        told = base.unjudged < base.judgings and scorecard.unjudged < scorecard.judgings
+        figures["gain_over_base"] = scorecard.precision.mean - base.precision.mean if told else NO_GAIN
     values = [(rule, figures[rule.figure]) for rule in gate]
     return Decision(tuple(RuleResult(rule, value, value >= rule.at_least) for rule, value in values))

@@ -1,14 +1,13 @@
 """Pairs out of a JSONL file in the No Robots shape: `{"messages": [{"role", "content"}, ...], "category": str}`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mlflow_llamaduo.core.records import Message, Pair, PairSet
 from mlflow_llamaduo.errors import DataError
+from mlflow_llamaduo.files import read_jsonl
 
 ROLES = ("system", "user", "assistant")
-SHOWN = 50
 
 
 def read_pairs(path: Path, *, category: str = "") -> PairSet:
@@ -23,23 +22,8 @@ def read_pairs(path: Path, *, category: str = "") -> PairSet:
     """
     if not path.is_file():
         raise DataError(f"no coverage file {path}: write one row a line, {__doc__.split(': ', 1)[1]}")
-    pairs: dict[str, Pair] = {}
-    problems: list[str] = []
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                pair = to_pair(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
-            except (ValueError, RecursionError) as error:
-                problems.append(f"{path}:{number}: {_reason(error)}")
-                continue
-            if not category or pair.category in ("", category):
-                pairs.setdefault(pair.id, pair)
-    if problems:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise DataError("\n".join([*problems[:SHOWN], *more]))
-    return PairSet(tuple(pairs.values()))
+    pairs = (pair for pair in read_jsonl(path, to_pair) if not category or pair.category in ("", category))
+    return PairSet(tuple({pair.id: pair for pair in pairs}.values()))
 
 
 def to_pair(row: Any) -> Pair:
@@ -73,15 +57,3 @@ def _message(turn: Any) -> Message:
     if not isinstance(content, str) or not content.strip():
         raise ValueError(f"a {role} message has no text")
     return Message(role, content.strip())
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case json.JSONDecodeError():
-            return f"not JSON: {error.msg} at column {error.colno}"
-        case UnicodeDecodeError():
-            return f"not UTF-8: byte {error.object[error.start]:#04x} at column {error.start + 1}"
-        case RecursionError():
-            return "nested too deeply"
-        case _:
-            return str(error)

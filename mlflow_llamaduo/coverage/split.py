@@ -22,7 +22,7 @@ def split(pairs: PairSet, *, test_rows: int, dev_rows: int) -> Split:
             f"{len(pairs)} pairs are too few: {test_rows} test and {dev_rows} dev rows and at least one to train "
             f"on need {needed}; add pairs or lower coverage.test_rows and coverage.dev_rows"
         )
-    ranked = sorted(pairs, key=lambda pair: digest("split", pair.instruction))
+    ranked = sorted(pairs, key=lambda pair: (digest("split", pair.instruction), pair.id))
     test = PairSet(tuple(ranked[:test_rows]))
     leaks = LeakIndex(test)
     clean = [pair for pair in ranked[test_rows:] if leaks.leak(pair) is None]

@@ -22,6 +22,7 @@ from mlflow_llamaduo.errors import BudgetError, ConfigError
 from mlflow_llamaduo.service_llm.budget import Budget
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from mlflow_llamaduo.service_llm.offline import OfflineLLM
+from mlflow_llamaduo.service_llm.replies import whole
 from mlflow_llamaduo.service_llm.store import ReplyStore
 from mlflow_llamaduo.service_llm.terms import price
 
@@ -71,20 +72,23 @@ class ServiceLLM:
     def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
         """Ask all requests, `settings.concurrency` at a time; yields (index, reply) as they finish.
 
-        Replies that are in the store come first and cost nothing. Closing the iterator cancels what is open.
+        Equal requests are asked once: sampled answers to one prompt are often the same text. Replies that are in
+        the store come first and cost nothing. Closing the iterator cancels what is open.
 
         Raises:
             BudgetError: the next call would pass the budget; the replies before it are stored.
             ConfigError: the provider refused the key or does not know the model.
         """
-        missing: list[tuple[int, Request]] = []
+        missing: dict[str, tuple[Request, list[int]]] = {}
         for index, request in enumerate(requests):
-            if (reply := self._store.get(self.key(request))) is not None:
+            key = self.key(request)
+            if (reply := self._store.get(key)) is not None:
                 yield index, reply
             else:
-                missing.append((index, request))
+                missing.setdefault(key, (request, []))[1].append(index)
         if missing:
-            yield from _drive(self._complete(missing))
+            for key, answer in _drive(self._complete({key: request for key, (request, _) in missing.items()})):
+                yield from ((index, answer) for index in missing[key][1])
 
     def key(self, request: Request) -> str:
         """What makes two requests the same one."""
@@ -96,11 +100,9 @@ class ServiceLLM:
             request.repeat,
         )
 
-    async def _complete(
-        self, requests: list[tuple[int, Request]]
-    ) -> AsyncGenerator[tuple[int, Reply | Failure], None]:
-        queue = iter(requests)
-        running: set[asyncio.Task[tuple[int, Reply | Failure]]] = set()
+    async def _complete(self, requests: dict[str, Request]) -> AsyncGenerator[tuple[str, Reply | Failure], None]:
+        queue = iter(requests.items())
+        running: set[asyncio.Task[tuple[str, Reply | Failure]]] = set()
         try:
             while True:
                 while len(running) < self.settings.concurrency and (item := next(queue, None)) is not None:
@@ -108,21 +110,27 @@ class ServiceLLM:
                 if not running:
                     return
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                errors = [error for task in done if (error := task.exception()) is not None]
                 for task in done:
-                    yield task.result()
+                    if task.exception() is None:
+                        yield task.result()
+                if errors:
+                    raise errors[0]
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _one(self, index: int, request: Request) -> tuple[int, Reply | Failure]:
+    async def _one(self, key: str, request: Request) -> tuple[str, Reply | Failure]:
         estimate = self._usd(_tokens(request), self.settings.max_tokens)
         async with self.budget.reserve(estimate) as reservation:
             reply = await self._ask(request)
+            reservation.paid_usd = reply.usd
             if isinstance(reply, Reply):
-                self._store.put(self.key(request), reply, run=self._run, stage=self._stage, model=self.model)
-                reservation.paid_usd = reply.usd
-        return index, reply
+                self._store.put(key, reply, run=self._run, stage=self._stage, model=self.model)
+            elif reply.usd:
+                self._store.lose(reply, run=self._run, stage=self._stage, model=self.model)
+        return key, reply
 
     async def _ask(self, request: Request) -> Reply | Failure:
         reason = ""
@@ -155,10 +163,9 @@ class ServiceLLM:
 
     def _reply(self, answer: Any) -> Reply | Failure:
         text = answer.choices[0].message.content if answer.choices else None
-        if not text:
-            return Failure("the reply is empty")
         given, written = answer.usage.prompt_tokens, answer.usage.completion_tokens
-        return Reply(text, given, written, self._usd(given, written))
+        usd = self._usd(given, written)
+        return Reply(whole(text), given, written, usd) if text else Failure("the reply is empty", usd)
 
     def _parameters(self, request: Request) -> dict[str, Any]:
         """Only the token limit is set; sampling stays at the provider's defaults, as in the paper."""
@@ -176,11 +183,12 @@ class ServiceLLM:
 
     def _redacted(self, error: Exception) -> str:
         """An error in one line without any key in it: providers quote keys back."""
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
         for name, value in os.environ.items():
-            if len(value) >= 8 and name.upper().endswith(("KEY", "TOKEN", "SECRET")):
+            secret = name == self.settings.api_key_env or name.upper().endswith(("KEY", "TOKEN", "SECRET"))
+            if secret and len(value) >= 8:
                 text = text.replace(value, f"${name}")
-        return text
+        return text[:300]
 
     def _usd(self, input_tokens: int, output_tokens: int) -> float:
         input_usd, output_usd = self._price

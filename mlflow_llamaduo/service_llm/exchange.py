@@ -26,6 +26,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that got no reply in the end; nothing was stored, so a rerun asks again."""
+    """A request that got no reply in the end; it is asked again in a rerun. Dollars may be gone all the same."""
 
     reason: str
+    usd: float = 0.0

@@ -37,8 +37,13 @@ def rouge_l(reference: str, response: str) -> float:
     return float(_rouge().score(reference, response)["rougeL"].fmeasure)
 
 
+class _Words:
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"\w+", text.lower())
+
+
 @cache
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # it imports nltk: 3 s that a paid judge need not wait
 
-    return RougeScorer(["rougeL"])
+    return RougeScorer(["rougeL"], tokenizer=_Words())  # its own knows no letters beyond a to z

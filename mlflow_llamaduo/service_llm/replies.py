@@ -4,7 +4,6 @@ Calling and reading are apart: a better reader needs no new call. json-repair do
 around, cut ends); we only say which object is wanted and what a score is.
 """
 
-import math
 import re
 from typing import Any
 
@@ -17,7 +16,10 @@ def last_object(text: str, *, having: str) -> dict[str, Any] | None:
     The last one wins: a model that corrects itself means its last word, and an answer quoted before the
     verdict cannot stand in for it.
     """
-    found = repair_json(text, return_objects=True, skip_json_loads=False)
+    try:
+        found = whole(repair_json(text, return_objects=True, skip_json_loads=False))
+    except (RecursionError, ValueError):  # nested a thousand deep: nobody's answer
+        return None
     candidates = found if isinstance(found, list) else [found]
     objects = [c for c in candidates if isinstance(c, dict) and having in c]
     return objects[-1] if objects else None
@@ -33,6 +35,17 @@ def points(value: Any) -> float | None:
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*(?:/\s*100|%)?\s*", value)
         value = float(match.group(1)) if match else None
-    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 100:
+    if not isinstance(value, int | float) or not 0 <= value <= 100:  # NaN is not, nor an int too large for a float
         return None
     return float(value)
+
+
+def whole(value: Any) -> Any:
+    """The value with half characters (lone surrogates) replaced: no file, database or request can hold them."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    if isinstance(value, dict):
+        return {whole(key): whole(item) for key, item in value.items()}
+    return value

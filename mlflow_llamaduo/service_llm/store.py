@@ -9,7 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from mlflow_llamaduo.service_llm.exchange import Reply
+from mlflow_llamaduo.service_llm.exchange import Failure, Reply
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -24,6 +24,14 @@ CREATE TABLE IF NOT EXISTS replies (
     created REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS replies_by_run ON replies (run);
+CREATE TABLE IF NOT EXISTS losses (
+    run TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    model TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    usd REAL NOT NULL,
+    created REAL NOT NULL
+);
 """
 
 
@@ -62,10 +70,19 @@ class ReplyStore:
             ),
         )
 
+    def lose(self, failure: Failure, *, run: str, stage: str, model: str) -> None:
+        """Keep what a failure cost."""
+        self._connection.execute(
+            "INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?)",
+            (run, stage, model, failure.reason, failure.usd, time.time()),
+        )
+
     def spent_usd(self, run: str, stage: str | None = None) -> float:
         """Dollars that a run, or one stage of it, has paid so far, in all its lives."""
         (total,) = self._connection.execute(
-            "SELECT COALESCE(SUM(usd), 0) FROM replies WHERE run = ? AND (? IS NULL OR stage = ?)",
+            "SELECT COALESCE(SUM(usd), 0) FROM "
+            "(SELECT run, stage, usd FROM replies UNION ALL SELECT run, stage, usd FROM losses) "
+            "WHERE run = ? AND (? IS NULL OR stage = ?)",
             (run, stage, stage),
         ).fetchone()
         return float(total)

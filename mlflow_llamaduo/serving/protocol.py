@@ -93,7 +93,8 @@ class Chunks:
         """Some text, or why the answer ended, with the closing event."""
         delta = {} if finish else {"role": "assistant", "content": text}
         body = {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n" + ("data: [DONE]\n\n" if finish else "")
+        # ASCII: a client that splits lines as Unicode has them would cut an event at U+2028.
+        return f"data: {json.dumps(body)}\n\n" + ("data: [DONE]\n\n" if finish else "")
 
 
 def _head(model: str, kind: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from rensa import RMinHash, RMinHashLSH
 
-from mlflow_llamaduo.core.overlap import LeakIndex, grams, near_pairs
+from mlflow_llamaduo.core.overlap import LeakIndex, near_pairs, words
 from mlflow_llamaduo.core.records import Grown, Pair, PairSet, Rejected
 
 PERMUTATIONS = 128
@@ -56,5 +56,5 @@ class _Index:
 
 def _signature(pair: Pair) -> RMinHash:
     signature = RMinHash(num_perm=PERMUTATIONS, seed=42)
-    signature.update([" ".join(gram) for gram in grams(pair.instruction, 3)])
+    signature.update(sorted(set(words(pair.instruction))))  # the sets that `near_pairs` compares
     return signature

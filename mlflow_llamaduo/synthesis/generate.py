@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlflow_llamaduo.core.records import Pair, PairSet, Rejected
+from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.service_llm.exchange import Failure, Request
 from mlflow_llamaduo.synthesis.prompt import SCHEMA, ask, read
 
@@ -29,9 +30,12 @@ def synthesize(
         done: told the number of pairs asked for by every call that has ended.
 
     Raises:
+        DataError: `train` has no pair that could be an example.
         BudgetError: the next call would pass the budget.
     """
     seeds = [pair for pair in train if not pair.synthetic]
+    if not seeds:
+        raise DataError("no pair to take as an example: synthesis needs at least one that is not synthetic itself")
     random.Random(batch).shuffle(seeds)  # noqa: S311
     calls = -(-rows // per_call)
     chosen = [seeds[call % len(seeds)] for call in range(calls)]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PAIRS = 24
+PAIRS = 20
 NEVER = "precision_mean"
 
 
@@ -71,7 +71,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     _edit(
         folder / "projects/profiles/local.yaml",
         inference={"max_new_tokens": 24},
-        synthesis={"rows_per_round": 8},
+        finetune={"epochs": 1},
+        synthesis={"rows_per_round": 4},
         limits={"rounds": 2},
     )
     coverage = folder / "projects/closed_qa/coverage.jsonl"

@@ -130,6 +130,13 @@ def test_a_verdict_keeps_both_reasons() -> None:
     assert reading(reply(70, 85)).reason == "short | right"
 
 
+def test_half_a_character_in_a_reason_is_kept_from_the_files_it_would_break() -> None:
+    text = reply(70, 85).replace("right", "\\ud83d")
+
+    assert json.loads(text)["precision_assessment"]["reason"] == "\ud83d"
+    assert reading(text).reason.encode()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -165,7 +165,7 @@ HOLE, NAME, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"\{(\w+)\}"), re.co
 @cache
 def grammar() -> dict[str, Any]:
     text = (files("mlflow_llamaduo.service_llm") / "offline_teacher_genres.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.safe_load(text)
+    data: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)  # ten times as fast as safe_load
     return data
 
 

@@ -55,9 +55,10 @@ def test_what_a_module_exports_is_there_and_in_order(module: Path) -> None:
     assert set(exported(tree)) <= bound(tree)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name)
-def test_every_module_opens_with_what_it_is_for(module: Path) -> None:
-    assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+def test_every_module_opens_with_what_it_is_for() -> None:
+    silent = [name(m) for m in MODULES if not ast.get_docstring(ast.parse(m.read_text(encoding="utf-8")))]
+
+    assert silent == []
 
 
 def test_the_version_is_the_packages() -> None:
@@ -80,8 +81,8 @@ def test_every_option_changes_a_key_that_there_is() -> None:
 
 def test_the_figures_of_a_gate_are_the_names_of_the_metrics() -> None:
     assert set(FIGURES) == {
-        "precision_mean", "similarity_mean", "precision_coverage_50", "precision_coverage_70", "similarity_coverage_50",
-        "similarity_coverage_70", "judged_share", "gain_over_base",
+        "precision_mean", "precision_coverage_50", "precision_coverage_70", "judged_share",
+        "similarity_mean", "similarity_coverage_50", "similarity_coverage_70", "gain_over_base",
     }  # fmt: skip
 
 
@@ -113,9 +114,7 @@ def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
     raised = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LlamaDuoError)]
 
     assert len(raised) >= 6
-    assert all(
-        f"{kind.__name__} " in f"{errors.__doc__} " or f"{kind.__name__}\n" in str(errors.__doc__) for kind in raised
-    )
+    assert all(kind.__name__ in str(errors.__doc__) for kind in raised)
 
 
 def test_importing_the_package_loads_no_framework() -> None:
