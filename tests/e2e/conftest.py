@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PAIRS = 20
+PAIRS = 14
 NEVER = "precision_mean"
 
 
@@ -67,10 +67,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     shutil.copytree(ROOT / "projects", folder / "projects")
     for name in ("MLproject", "python_env.yaml"):
         shutil.copy(ROOT / name, folder)
-    _edit(folder / "projects/closed_qa/duo.yaml", coverage={"test_rows": 6, "dev_rows": 2}, gate={NEVER: 100})
+    _edit(folder / "projects/closed_qa/duo.yaml", coverage={"test_rows": 4, "dev_rows": 2}, gate={NEVER: 100})
     _edit(
         folder / "projects/profiles/local.yaml",
-        inference={"max_new_tokens": 24},
+        inference={"max_new_tokens": 16},
         finetune={"epochs": 1},
         synthesis={"rows_per_round": 4},
         limits={"rounds": 2},

@@ -37,8 +37,8 @@ def test_a_killed_run_goes_on_and_asks_for_no_reply_twice(
     after = workspace.stage_files("judge")
     assert {name: after[name] for name in killed.judged} == killed.judged, "a finished judging ran again"
     assert set(killed.replies) <= set(workspace.replies()), "a stored reply was asked for again"
-    # base, round 0 and round 1: 6 prompts, 2 answers, 2 judgings; and 4 pairs in a call. Equal questions cost once.
-    assert len(workspace.replies()) <= 3 * 6 * 2 * 2 + 1
+    # base, round 0 and round 1: 4 prompts, 2 answers, 2 judgings; and 4 pairs in a call. Equal questions cost once.
+    assert len(workspace.replies()) <= 3 * 4 * 2 * 2 + 1
 
 
 def test_the_table_shows_base_and_every_round(finished: Done) -> None:

@@ -66,6 +66,7 @@ def test_a_folder_is_taken_as_it_is_and_nothing_is_written_into_it(tmp_path: Pat
 
 def test_a_folder_that_changes_has_another_digest(tmp_path: Path) -> None:
     folder = model(tmp_path / "mine")
+    (folder / ".digest").write_text("what a copy of the cache has in it")
     before = resolve(str(folder)).digest
     model(folder, "other weights")
 

@@ -396,7 +396,7 @@ def test_an_empty_reply_is_a_failure_that_was_paid_for(
     assert isinstance(failure, Failure)
     assert failure.reason == "the reply is empty"
     assert store.get(service(store).key(question("q"))) is None
-    assert budget.spent_usd == pytest.approx(1.0)
+    assert budget.spent_usd == store.spent_usd("run") == pytest.approx(1.0)
 
 
 def test_half_a_character_in_a_reply_does_not_end_the_run(provider: Provider, store: ReplyStore) -> None:
@@ -406,10 +406,17 @@ def test_half_a_character_in_a_reply_does_not_end_the_run(provider: Provider, st
     assert isinstance(reply, Failure) or reply.text.encode()
 
 
-def test_closing_the_iterator_cancels_what_is_open(provider: Provider, store: ReplyStore) -> None:
+def test_closing_the_iterator_cancels_what_is_open(
+    provider: Provider, store: ReplyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow_but_for_the_first(**asked: Any) -> Any:
+        if provider.calls:
+            await asyncio.sleep(0.3)
+        return await provider(**asked)
+
+    monkeypatch.setattr(litellm, "acompletion", slow_but_for_the_first)
     replies = service(store, concurrency=4).complete(questions(50))
     next(iter(replies))
     replies.close()  # type: ignore[attr-defined]
 
-    assert len(provider.calls) < 10
-    assert provider.open == 0
+    assert len(provider.calls) == store.count("run") == 1

@@ -158,6 +158,7 @@ def test_a_gate_replaces_the_one_below_whole(tmp_path: Path, monkeypatch: pytest
     folder_with(tmp_path, monkeypatch, duo={"gate": {"judged_share": 95, "gain_over_base": 10}})
 
     assert load("closed_qa", overrides={"gate": "70"}).rules == BOTH_70
+    assert load("closed_qa", overrides={"gate.precision_mean": "60"}).rules == (GateRule("precision_mean", 60),)
 
 
 def test_a_command_line_value_equal_to_the_default_still_wins_over_the_file(projects: Path) -> None:

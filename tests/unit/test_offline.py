@@ -81,6 +81,10 @@ def test_containment_wants_whole_words_in_their_order() -> None:
     assert containment("art", "a start") == 0
 
 
+def test_articles_and_punctuation_are_no_words() -> None:
+    assert token_f1("a river", "The river.") == containment("a river", "The river.") == 1
+
+
 def test_the_judge_says_what_it_is() -> None:
     given = judge({"instruction": "q", "reference": "Arn", "response": "Arn"})
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.service_llm.exchange import Reply
+from mlflow_llamaduo.service_llm.exchange import Failure, Reply
 from mlflow_llamaduo.service_llm.store import ReplyStore
 
 REPLY = Reply("text", 100, 20, 0.5)
@@ -45,6 +45,16 @@ def test_dollars_are_counted_by_run_and_by_stage(store: ReplyStore) -> None:
     assert (store.spent_usd("a"), store.spent_usd("b"), store.spent_usd("c")) == (1.5, 0.5, 0)
     assert (store.spent_usd("a", "base"), store.spent_usd("a", "round 0")) == (0.5, 1.0)
     assert (store.count("a"), store.count("c")) == (3, 0)
+
+
+def test_a_failure_that_was_paid_for_is_no_reply_and_its_dollars_count(store: ReplyStore) -> None:
+    put(store, "key")
+    for _ in range(2):
+        store.lose(Failure("the reply is empty", 0.25), run="run", stage="judge", model="model")
+
+    assert store.spent_usd("run") == store.spent_usd("run", "judge") == 1.0
+    assert store.spent_usd("run", "base") == store.spent_usd("other") == 0
+    assert store.count("run") == 1
 
 
 def test_replies_outlive_the_process_that_paid_them(tmp_path: Path) -> None:

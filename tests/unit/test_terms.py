@@ -25,7 +25,7 @@ def test_a_missing_key_is_told_by_the_name_of_its_variable(monkeypatch: pytest.M
 
     assert missing_key(MODEL, ServiceLLMs()) == f"{MODEL} needs a key: set the environment variable OPENAI_API_KEY"
     assert "X_API_KEY" in str(missing_key(MODEL, ServiceLLMs(api_key_env="X_API_KEY")))
-    assert missing_key("offline/judge", ServiceLLMs()) is None
+    assert missing_key("offline/judge", ServiceLLMs(api_key_env="X_API_KEY")) is None
     assert missing_key("openai/local", ServiceLLMs(api_base="http://here/v1")) is None
 
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
