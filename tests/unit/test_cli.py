@@ -9,12 +9,14 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+import mlflow_llamaduo
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.__main__ import main
 from mlflow_llamaduo.cli import cli
 from mlflow_llamaduo.files import to_jsonl
 from tests.unit.builders import pairs
 
+PACKAGE = Path(mlflow_llamaduo.__file__).parent
 HEAVY = ("mlflow", "ray", "torch", "transformers", "litellm", "pandas", "scipy")
 
 
@@ -219,23 +221,24 @@ def test_synthesis_without_a_seed_is_a_refusal(clone: Path) -> None:
 # The program
 
 
-def python(code: str, cwd: Path) -> str:
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True).stdout
-
-
-def test_importing_the_command_line_loads_nothing_heavy(clone: Path) -> None:
-    code = f"import sys, mlflow_llamaduo.cli; print([name for name in {HEAVY} if name in sys.modules])"
-
-    assert python(code, clone) == "[]\n"
-
-
-def test_checking_before_a_run_loads_nothing_heavy(clone: Path) -> None:
-    code = (
-        "import sys\nfrom mlflow_llamaduo.config import load\nfrom mlflow_llamaduo.preflight import check\n"
-        f"check(load('closed_qa')); print([name for name in {HEAVY} if name in sys.modules])"
+def loaded_by(code: str) -> str:
+    """Which heavy libraries a fresh process has loaded after some code, run where this package is."""
+    code += f"\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
     )
+    return done.stdout.strip()
 
-    assert python(code, clone) == "[]\n"
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    assert loaded_by("import mlflow_llamaduo.cli") == "[]"
+
+
+def test_checking_before_a_run_loads_nothing_heavy(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMADUO_PROJECTS", str(clone / "projects"))
+    imports = "from mlflow_llamaduo.config import load\nfrom mlflow_llamaduo.preflight import check"
+
+    assert loaded_by(f"{imports}\ncheck(load('closed_qa'))") == "[]"
 
 
 def test_a_missing_dependency_is_told_with_how_to_get_it(

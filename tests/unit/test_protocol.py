@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.serving.protocol import MAX_BODY_BYTES, ChatRequest, Chunks, Refusal, completion, read
@@ -134,6 +134,7 @@ def test_a_streamed_answer_is_pieces_of_one_id_and_an_end() -> None:
 
 
 @given(st.lists(st.text(), max_size=4))
+@example(["one\u2028two\x85three\x0b", "\r\n\n"])
 def test_any_text_arrives_whole_however_a_client_splits_lines(texts: list[str]) -> None:
     *pieces, _ = events(*texts)
 

@@ -120,6 +120,8 @@ def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
 def test_importing_the_package_loads_no_framework() -> None:
     heavy = ("mlflow", "ray", "torch", "transformers", "litellm", "pydantic")
     code = f"import sys, mlflow_llamaduo; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
 
     assert done.stdout == "[]\n"
