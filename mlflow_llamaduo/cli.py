@@ -152,7 +152,7 @@ def plan(project: Project) -> None:
             f"{row.output_tokens:>10} out {row.usd:>9.2f} dollars"
         )
     total = sum(row.usd for row in rows)
-    click.echo(f"at most {total:.2f} dollars; the budget is {project.limits.budget_usd:.2f}")
+    click.echo(f"about {total:.2f} dollars if all rounds are run; the budget is {project.limits.budget_usd:.2f}")
     for problem in missing(project):
         say(f"before a run: {problem}")
 

@@ -241,6 +241,9 @@ def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None 
         profile_file: _read(profile_file),
         Path("command line"): _tree({k: v for k, v in (overrides or {}).items() if v is not None}),
     }
+    for source, tree in sources.items():
+        if taken := {"task", "folder", "profile"} & set(tree):
+            raise ConfigError(f"{source}: {', '.join(sorted(taken))}: these are said by --task and --profile alone")
     merged: dict[str, Any] = {"task": task, "folder": root / task, "profile": profile}
     for tree in sources.values():
         merged = _merge(merged, tree)

@@ -1,5 +1,6 @@
 """Files as the project writes and reads them: whole or not at all."""
 
+import codecs
 import hashlib
 import json
 import os
@@ -72,11 +73,12 @@ def read_jsonl(path: Path, parse: Callable[[Any], T]) -> list[T]:
     values: list[T] = []
     problems: list[str] = []
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
+        for number, raw in enumerate(stream, start=1):
+            line = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip()
+            if not line:
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                row = json.loads(line.decode())
                 json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair breaks every later file
                 values.append(parse(row))
             except (ValueError, RecursionError) as error:

@@ -56,13 +56,17 @@ class Journal:
             StageError: another process works on it.
         """
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._file.with_suffix(".lock"), timeout=0)
         try:
-            with FileLock(self._file.with_suffix(".lock"), timeout=0):
-                yield
+            lock.acquire()
         except Timeout:
             raise StageError(
                 f"another process works on this alignment ({self._file}); wait for it, or change a parameter"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def entry(self) -> Entry:
         """All that is known; an empty entry at first."""

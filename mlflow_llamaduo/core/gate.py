@@ -4,8 +4,9 @@ A rule is a figure and the least value it may have. The paper's own gate (90 and
 its Table 1, so the gate is the user's, per task, and every rule's figure is told whether it passed or not.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import floor
 
 from mlflow_llamaduo.core.scoring import Scorecard
 
@@ -44,7 +45,8 @@ class RuleResult:
 
     def __str__(self) -> str:
         relation = ">=" if self.passed else "<"
-        return f"{self.rule.figure} {self.value:.1f} {relation} {self.rule.at_least:g}"
+        shown = floor(10 * self.value) / 10  # rounded, 69.96 would read as 70.0 < 70
+        return f"{self.rule.figure} {shown:.1f} {relation} {self.rule.at_least:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Decision:
         return ("passed: " if self.passed else "not passed: ") + ", ".join(self.reasons)
 
 
-def decide(scorecard: Scorecard, gate: Iterable[GateRule], baselines: Mapping[str, Scorecard]) -> Decision:
+def decide(scorecard: Scorecard, gate: Sequence[GateRule], baselines: Mapping[str, Scorecard]) -> Decision:
     """Hold a scorecard against the gate.
 
     Args:
@@ -77,7 +79,7 @@ def decide(scorecard: Scorecard, gate: Iterable[GateRule], baselines: Mapping[st
         baselines: scorecards of other models on the same test prompts; `base` is needed by `gain_over_base`.
 
     Raises:
-        ValueError: baseline and candidate were scored by different judges.
+        ValueError: baseline and candidate were scored by different judges, or a rule lacks its baseline.
     """
     figures = scorecard.figures()
     if (base := baselines.get("base")) is not None:
@@ -85,5 +87,7 @@ def decide(scorecard: Scorecard, gate: Iterable[GateRule], baselines: Mapping[st
             raise ValueError(f"judges differ: base by {base.judge}, candidate by {scorecard.judge}")
         told = base.unjudged < base.judgings and scorecard.unjudged < scorecard.judgings
         figures["gain_over_base"] = scorecard.precision.mean - base.precision.mean if told else NO_GAIN
+    if missing := [rule.figure for rule in gate if rule.figure not in figures]:
+        raise ValueError(f"the gate asks for {', '.join(missing)}, which needs the base model's scorecard")
     values = [(rule, figures[rule.figure]) for rule in gate]
     return Decision(tuple(RuleResult(rule, value, value >= rule.at_least) for rule, value in values))

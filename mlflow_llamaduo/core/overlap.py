@@ -29,13 +29,17 @@ class LeakIndex:
     """
 
     def __init__(self, test: Iterable[Pair]) -> None:
-        self._tests = [(pair.id, grams(pair.instruction, LEAK_GRAM)) for pair in test]
+        self._tests: list[tuple[str, int, frozenset[tuple[str, ...]]]] = []
+        for pair in test:
+            if length := len(words(pair.instruction)):
+                size = min(LEAK_GRAM, length)  # a short prompt that is quoted whole counts too
+                self._tests.append((pair.id, size, grams(pair.instruction, size)))
 
     def leak(self, pair: Pair) -> str | None:
         """The id of a test pair that `pair` gives away, or None."""
-        own = grams(pair.instruction, LEAK_GRAM)
-        for test_id, theirs in self._tests:
-            if len(own & theirs) >= LEAK_SHARE * min(len(own), len(theirs)):
+        own = {size: grams(pair.instruction, size) for size in {size for _, size, _ in self._tests}}
+        for test_id, size, theirs in self._tests:
+            if len(own[size] & theirs) >= LEAK_SHARE * min(len(own[size]), len(theirs)):
                 return test_id
         return None
 

@@ -22,8 +22,11 @@ def read_pairs(path: Path, *, category: str = "") -> PairSet:
     """
     if not path.is_file():
         raise DataError(f"no coverage file {path}: write one row a line, {__doc__.split(': ', 1)[1]}")
-    pairs = (pair for pair in read_jsonl(path, to_pair) if not category or pair.category in ("", category))
-    return PairSet(tuple({pair.id: pair for pair in pairs}.values()))
+    pairs: dict[str, Pair] = {}
+    for pair in read_jsonl(path, to_pair):
+        if not category or pair.category in ("", category):
+            pairs.setdefault(pair.id, pair)
+    return PairSet(tuple(pairs.values()))
 
 
 def to_pair(row: Any) -> Pair:
@@ -56,4 +59,4 @@ def _message(turn: Any) -> Message:
         raise ValueError(f"a message's role must be one of {', '.join(ROLES)}, not {role!r}")
     if not isinstance(content, str) or not content.strip():
         raise ValueError(f"a {role} message has no text")
-    return Message(role, content.strip())
+    return Message(role, content.strip("\r\n").rstrip())  # the indentation of code stays

@@ -30,10 +30,11 @@ def judge(
     judged: dict[int, Judgement] = {}
     for index, reply in llm.complete(requests):
         response, repeat = asked[index]
-        judged[index] = (
-            Unjudged(response.id, llm.model, repeat, reply.reason)
-            if isinstance(reply, Failure)
-            else read(reply.text, response_id=response.id, judge=llm.model, repeat=repeat)
-        )
+        if isinstance(reply, Failure):
+            judged[index] = Unjudged(response.id, llm.model, repeat, reply.reason)
+        elif reply.cut:  # mended, a score of 85 that was cut in the middle is an 8
+            judged[index] = Unjudged(response.id, llm.model, repeat, "the reply was cut at service_llm.max_tokens")
+        else:
+            judged[index] = read(reply.text, response_id=response.id, judge=llm.model, repeat=repeat)
         done(1)
     return tuple(judged[index] for index in range(len(asked)))

@@ -11,8 +11,6 @@ import random
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, TypeVar
 
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else the import fetches a price list
-
 import litellm
 from litellm import exceptions as failures
 
@@ -165,7 +163,9 @@ class ServiceLLM:
         text = answer.choices[0].message.content if answer.choices else None
         given, written = answer.usage.prompt_tokens, answer.usage.completion_tokens
         usd = self._usd(given, written)
-        return Reply(whole(text), given, written, usd) if text else Failure("the reply is empty", usd)
+        if not text:
+            return Failure("the reply is empty", usd)
+        return Reply(whole(text), given, written, usd, cut=answer.choices[0].finish_reason == "length")
 
     def _parameters(self, request: Request) -> dict[str, Any]:
         """Only the token limit is set; sampling stays at the provider's defaults, as in the paper."""
@@ -196,8 +196,8 @@ class ServiceLLM:
 
 
 def _tokens(request: Request) -> int:
-    """An upper estimate of the request's tokens: three characters each, and some for every message."""
-    return sum(len(m["content"]) // 3 + 8 for m in request.messages)
+    """More tokens than the request has: two bytes each (English has four, Chinese two), some for every message."""
+    return sum(len(m["content"].encode()) // 2 + 8 for m in request.messages)
 
 
 def _drive(replies: AsyncGenerator[T, None]) -> Iterator[T]:

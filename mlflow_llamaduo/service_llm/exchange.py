@@ -16,12 +16,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the service LLM answered; tokens as the provider counted them, dollars as paid."""
+    """What the service LLM answered; tokens as the provider counted them, dollars as paid; cut at max_tokens?"""
 
     text: str
     input_tokens: int
     output_tokens: int
     usd: float
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS replies (
     input_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL,
     usd REAL NOT NULL,
+    cut INTEGER NOT NULL,
     created REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS replies_by_run ON replies (run);
@@ -49,14 +50,17 @@ class ReplyStore:
     def get(self, key: str) -> Reply | None:
         """The reply to a request that was made before, or None."""
         row = self._connection.execute(
-            "SELECT text, input_tokens, output_tokens, usd FROM replies WHERE key = ?", (key,)
+            "SELECT text, input_tokens, output_tokens, usd, cut FROM replies WHERE key = ?", (key,)
         ).fetchone()
-        return Reply(*row) if row else None
+        if row is None:
+            return None
+        text, input_tokens, output_tokens, usd, cut = row
+        return Reply(text, input_tokens, output_tokens, usd, bool(cut))
 
     def put(self, key: str, reply: Reply, *, run: str, stage: str, model: str) -> None:
         """Keep a reply; the first one under a key stays."""
         self._connection.execute(
-            "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
                 run,
@@ -66,6 +70,7 @@ class ReplyStore:
                 reply.input_tokens,
                 reply.output_tokens,
                 reply.usd,
+                reply.cut,
                 time.time(),
             ),
         )

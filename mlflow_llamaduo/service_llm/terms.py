@@ -47,7 +47,6 @@ def missing_key(model: str, settings: ServiceLLMs) -> str | None:
 
 
 def _litellm() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else the import fetches a price list
     import litellm
 
     litellm.suppress_debug_info = True

@@ -47,7 +47,10 @@ def synthesize(
         if isinstance(reply, Failure):
             replies[index] = [], [Rejected(None, "malformed", reply.reason)]
         else:
-            replies[index] = read(reply.text, example=chosen[index], source=f"synthetic/{batch}")
+            pairs, rejected = read(reply.text, example=chosen[index], source=f"synthetic/{batch}")
+            if reply.cut and pairs:  # mended, the last pair of a reply that was cut ends in the middle
+                rejected.append(Rejected(pairs.pop(), "malformed", "cut at service_llm.max_tokens"))
+            replies[index] = pairs, rejected
         done(per_call)
     in_order = [replies[index] for index in range(calls)]
     return [p for pairs, _ in in_order for p in pairs], [r for _, rejected in in_order for r in rejected]

@@ -47,7 +47,7 @@ class Provider:
         if self.faults:
             raise self.faults.pop(0)
         text = asked["messages"][-1]["content"] if self.text is None else self.text
-        message = SimpleNamespace(message=SimpleNamespace(content=text))
+        message = SimpleNamespace(message=SimpleNamespace(content=text), finish_reason="stop")
         usage = SimpleNamespace(prompt_tokens=10, completion_tokens=self.output_tokens())
         return SimpleNamespace(choices=[message], usage=usage)
 

@@ -243,6 +243,12 @@ def test_a_secret_where_its_name_belongs_is_refused_and_not_shown(key: str) -> N
     assert "planted" not in message
 
 
+@pytest.mark.parametrize("key", ["task", "folder", "profile"])
+@pytest.mark.usefixtures("projects")
+def test_what_the_command_line_says_once_cannot_be_set_again(key: str) -> None:
+    assert complaint(**{key: "other"}).startswith(f"command line: {key}: ")
+
+
 @pytest.mark.usefixtures("projects")
 def test_a_project_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):

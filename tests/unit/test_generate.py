@@ -19,15 +19,16 @@ from tests.unit.builders import pair, pairs
 class Backwards:
     """A generator that answers in the opposite order, with pairs named after the call; some calls fail."""
 
-    def __init__(self, failing: tuple[int, ...] = ()) -> None:
+    def __init__(self, failing: tuple[int, ...] = (), *, cut: bool = False) -> None:
         self.failing = failing
+        self.cut = cut
         self.asked: list[dict[str, Any]] = []
 
     def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
         self.asked = [json.loads(request.messages[-1]["content"]) for request in requests]
         for index, asked in reversed(list(enumerate(self.asked))):
             rows = [{"instruction": f"call {index} row {n}", "response": "a"} for n in range(asked["count"])]
-            yield index, Failure("no reply") if index in self.failing else Reply(contents(*rows), 1, 1, 0.0)
+            yield index, Failure("no reply") if index in self.failing else Reply(contents(*rows), 1, 1, 0.0, self.cut)
 
     @property
     def seeds(self) -> list[str]:
@@ -88,6 +89,13 @@ def test_a_call_that_failed_is_one_rejection_and_the_others_are_kept() -> None:
 
     assert [p.instruction.split()[1] for p in new] == ["0"] * 3 + ["2"] * 3 + ["3"] * 3
     assert rejected == [Rejected(None, "malformed", "no reply")]
+
+
+def test_the_last_pair_of_a_reply_that_was_cut_is_rejected() -> None:
+    new, rejected = grow(Backwards(cut=True), pairs(2), rows=4, per_call=4)
+
+    assert len(new) == 3
+    assert [r.reason for r in rejected] == ["malformed"]
 
 
 def test_progress_is_told_in_pairs() -> None:

@@ -45,6 +45,23 @@ def test_a_request_that_failed_is_unjudged_and_spoils_no_other() -> None:
     assert failed == Unjudged("p0/1", "backwards", 0, "no reply")
 
 
+class Cut:
+    """A judge whose replies end in the middle of the score 85."""
+
+    model = "cut"
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+        text = '{"similarity_assessment": {"score": 90}, "precision_assessment": {"score": 8'
+        yield from ((index, Reply(text, 1, 1, 0.0, cut=True)) for index, _ in enumerate(requests))
+
+
+def test_a_reply_that_was_cut_is_unjudged_and_not_mended_into_a_score() -> None:
+    (judged,) = judge([response("a")], llm=cast(ServiceLLM, Cut()), repeats=1, done=lambda _: None)
+
+    assert isinstance(judged, Unjudged)
+    assert "max_tokens" in judged.reason
+
+
 def test_the_offline_judge_judges_through_the_same_door() -> None:
     store = ReplyStore(":memory:")
     llm = ServiceLLM("offline/judge", ServiceLLMs(), store=store, budget=Budget(0.0), run="run", stage="judge")

@@ -34,6 +34,17 @@ def test_a_test_prompt_quoted_whole_in_a_long_row_leaks_whatever_its_case_and_pu
     assert LeakIndex([TEST]).leak(pair(f"{OTHER} {OTHER}\n\nNow: {quoted}!")) == TEST.id
 
 
+def test_a_test_prompt_of_few_words_quoted_whole_leaks() -> None:
+    test = pair("What is the capital of France?")
+
+    assert LeakIndex([test]).leak(pair("Answer in one word: what is the capital of France? Think first.")) == test.id
+    assert LeakIndex([test]).leak(pair("What is the capital of Peru, and who founded it?")) is None
+
+
+def test_prompts_without_a_word_give_nothing_away() -> None:
+    assert LeakIndex([pair("???")]).leak(pair("!!!")) is None
+
+
 def test_without_test_pairs_nothing_leaks() -> None:
     assert LeakIndex([]).leak(TEST) is None
 
