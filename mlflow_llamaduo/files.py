@@ -37,16 +37,16 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        if path.exists():
-            remove(path)
+        remove(path)
         part.replace(path)
     finally:
-        if part.exists():
-            remove(part)
+        remove(part)
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder and all that is in it."""
+    """Delete a folder and all that is in it; one that is not there is fine."""
+    if not folder.exists():
+        return
     for file in folder.iterdir():
         if file.is_dir() and not file.is_symlink():
             remove(file)

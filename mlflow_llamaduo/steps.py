@@ -37,7 +37,7 @@ def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say
     if out.exists():
         raise DataError(f"{out} is there already: name a new folder with --out")
     train_pairs, dev_pairs = read_pairs(train), read_pairs(dev)
-    base = resolve(project.base_model)
+    base = resolve(project.base_model, say)
     with cluster():
         steps = optimizer_steps(len(train_pairs), project.finetune)
         with wiring.bar("fine-tuning", steps, "step") as progress:
@@ -50,7 +50,7 @@ def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say
 
 def infer(project: Project, in_: Path, adapter: Path | None, out: Path, say: Say) -> None:
     """Write one row for each response: id, instruction, reference, response."""
-    prompts, base = read_pairs(in_), resolve(project.base_model)
+    prompts, base = read_pairs(in_), resolve(project.base_model, say)
     trained = None if adapter is None else _adapter(adapter)
     with cluster():
         pool = EnginePool(base, project.inference)

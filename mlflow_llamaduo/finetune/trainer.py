@@ -72,8 +72,7 @@ def finetune(
             failure_config=FailureConfig(max_failures=0),
         ),
     )
-    if storage.exists():
-        remove(storage)  # of a job that died: Ray Train would take it for its own and resume half a state
+    remove(storage)  # of a job that died: Ray Train would take it for its own and resume half a state
     try:
         with _followed(counter, done):
             result = trainer.fit()

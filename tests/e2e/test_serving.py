@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.e2e.conftest import Workspace
+from tests.e2e.conftest import ROOT, Workspace
 
 pytestmark = pytest.mark.e2e
 
@@ -95,6 +95,12 @@ def test_a_body_that_is_no_request_is_a_400_in_the_shape_of_openai(endpoint: str
         urllib.request.urlopen(request, timeout=20)
     assert caught.value.code == 400
     assert set(json.loads(caught.value.read())["error"]) == {"message", "type", "param", "code"}
+
+
+def test_serve_run_finds_the_same_application_in_one_import(workspace: Workspace, endpoint: str) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from serve.app import app; print(type(app).__name__)"
+    out, err = workspace.start("python", "-c", code).communicate(timeout=120)
+    assert out.strip() == "Application", err
 
 
 def test_a_port_in_use_is_said_before_anything_starts(workspace: Workspace, endpoint: str) -> None:
