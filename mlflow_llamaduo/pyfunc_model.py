@@ -19,6 +19,7 @@ import pandas as pd
 
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.errors import BaseModelError, DataError
+from mlflow_llamaduo.quiet import hush
 
 if TYPE_CHECKING:
     from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
@@ -51,6 +52,7 @@ def unpack(folder: Path) -> "tuple[Package, TransformersEngine]":
     Raises:
         BaseModelError: the base is not to be had, or is not the one that the adapter was trained on.
     """
+    hush()
     from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
 
     package = Package(**json.loads((folder / "package.json").read_text()))

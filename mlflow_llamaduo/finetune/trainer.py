@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -74,8 +73,7 @@ def finetune(
     )
     remove(storage)  # of a job that died: Ray Train would take it for its own and resume half a state
     try:
-        with _followed(counter, done):
-            result = trainer.fit()
+        result = _followed(trainer.fit, counter, done)
     except TrainingFailedError as error:
         raise StageError(f"fine-tuning {base.name} failed: {_last_line(error)}") from error
     if result.checkpoint is None or result.metrics is None:
@@ -105,25 +103,23 @@ class _Counter:
         return self._steps
 
 
-@contextmanager
-def _followed(counter: Any, done: Callable[[int], object]) -> Iterator[None]:
-    """Pass the counter's steps on to `done` while the block runs."""
-    ended = threading.Event()
+def _followed(fit: Callable[[], Any], counter: Any, done: Callable[[int], object]) -> Any:
+    """What `fit` returns, with the counter's steps passed on to `done` meanwhile.
 
-    def follow() -> None:
-        shown = 0
-        while not ended.wait(timeout=0.5):
+    It runs in a thread of its own: in the main one Ray Train 2.60 takes SIGINT for itself and never gives it back,
+    so that Ctrl-C would end the process behind our back, even long after the training.
+    """
+    thread = ThreadPoolExecutor(max_workers=1)
+    running = thread.submit(fit)
+    shown = 0
+    try:
+        while wait([running], timeout=0.5).not_done:
             steps = ray.get(counter.read.remote())
             done(steps - shown)
             shown = steps
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
+        return running.result()
     finally:
-        ended.set()
-        thread.join()
+        thread.shutdown(wait=False)
         ray.kill(counter)
 
 

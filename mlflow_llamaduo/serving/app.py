@@ -20,6 +20,8 @@ from mlflow_llamaduo.serving.protocol import ChatRequest, Chunks, Refusal, compl
 Piece = tuple[str, str | None]
 """Some text, or the reason for the end."""
 
+READY_WITHIN_S = 2.0
+
 web = FastAPI(title="llamaduo", docs_url=None, redoc_url=None)
 
 
@@ -34,6 +36,10 @@ class Replica:
         self._max_new_tokens = max_new_tokens
         self._package, self._engine = unpack(fetch(name, number).folder)
         self._busy = asyncio.Lock()
+
+    async def ready(self) -> bool:
+        """Answers once the model is loaded."""
+        return True
 
     async def answer(self, request: ChatRequest) -> dict[str, Any] | Refusal:
         """A whole answer: text, finish, prompt_tokens, completion_tokens."""
@@ -100,9 +106,14 @@ class Ingress:
         self._replica = replica
 
     @web.get("/healthz")
-    async def healthz(self) -> dict[str, str]:
-        """Ready as soon as it answers: replicas are up before the ingress is."""
-        return {"status": "ok", "model": self._task, "version": str(self._number)}
+    async def healthz(self) -> Response:
+        """200 when a replica has loaded the model and answers, else 503: Ray starts the ingress before that."""
+        body = {"status": "ok", "model": self._task, "version": str(self._number)}
+        try:
+            await asyncio.wait_for(self._replica.ready.remote(), READY_WITHIN_S)
+        except TimeoutError:
+            return JSONResponse({**body, "status": "loading"}, status_code=503)
+        return JSONResponse(body)
 
     @web.get("/v1/models")
     async def models(self) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """`llamaduo serve`: the application on 127.0.0.1, until Ctrl-C."""
 
+import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ray import serve as ray_serve
 from ray.serve import Application
+from ray.serve.schema import LoggingConfig
 
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, load
@@ -30,13 +33,16 @@ def serve(project: Project, *, port: int, say: Callable[[str], None]) -> None:
     hush()
     number = champion_number(project.registered_model)
     say(f"loading {project.registered_model} version {number}")
-    with cluster():
-        ray_serve.start(http_options={"host": HOST, "port": port})
+    with cluster(), _until_stopped(say):
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        ray_serve.start(
+            http_options={"host": HOST, "port": port},
+            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        )
         try:
             ray_serve.run(of_version(project, number), name=project.task, route_prefix="/")
             say(f"{project.task} (version {number}) on http://{HOST}:{port}/v1/chat/completions; Ctrl-C ends it")
-            _wait()
-            say("stopping")
+            threading.Event().wait()
         finally:
             ray_serve.shutdown()
 
@@ -68,9 +74,12 @@ def _free(port: int) -> None:
             raise ConfigError(f"port {port} is in use on {HOST}: choose another with --port") from error
 
 
-def _wait() -> None:
-    done = threading.Event()
+@contextmanager
+def _until_stopped(say: Callable[[str], None]) -> Iterator[None]:
+    """Run the block until SIGINT or SIGTERM; both end it in order, also while it is starting."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
-    while not done.wait(timeout=1):
-        pass
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped")
