@@ -1,26 +1,18 @@
-"""Configuration: `projects/<task>/duo.yaml`, a profile and overrides become one frozen tree.
+"""What can be configured, with units and limits: the sections and the whole `Project`.
 
-    duo.yaml     what the task is: its coverage pairs, how they are split, the gate
-    profile      what it runs on: base model, service LLM, recipe, limits
-    overrides    what the user typed; they win
-
-A key that is not known is an error, and all errors are told at once. Defaults stand here and nowhere else.
-Secrets are never in the tree: it holds the *name* of an environment variable.
+Defaults stand here and nowhere else. Secrets are never in the tree: it holds the *name* of an environment variable.
 """
 
 import difflib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from mlflow_llamaduo.core.gate import FIGURES, GateRule
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rounds import Limits
-from mlflow_llamaduo.errors import ConfigError
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[int, Field(ge=1)]
@@ -220,140 +212,7 @@ class Project(Section):
         return digest(self.model_dump(mode="json", exclude=outside))
 
 
-def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:
-    """Read `projects/<task>/duo.yaml`, the profile and the overrides into one tree.
-
-    Args:
-        task: a folder of `projects/`.
-        profile: a file of `projects/profiles/`, without `.yaml`, or a path to a YAML file.
-        overrides: values by dotted key, such as `{"limits.rounds": 2}`; None values are not set.
-
-    Raises:
-        ConfigError: with one line for every problem found.
-    """
-    root = projects_folder()
-    tasks = sorted(f.parent.name for f in root.glob("*/duo.yaml"))
-    if task not in tasks:
-        raise ConfigError(f"unknown task {task!r}{nearest(task, tasks)}; known: {', '.join(tasks)}")
-    profile_file = _profile_file(root, profile)
-    sources = {
-        root / task / "duo.yaml": _read(root / task / "duo.yaml"),
-        profile_file: _read(profile_file),
-        Path("command line"): _tree({k: v for k, v in (overrides or {}).items() if v is not None}),
-    }
-    for source, tree in sources.items():
-        if taken := {"task", "folder", "profile"} & set(tree):
-            raise ConfigError(f"{source}: {', '.join(sorted(taken))}: these are said by --task and --profile alone")
-    merged: dict[str, Any] = {"task": task, "folder": root / task, "profile": profile}
-    for tree in sources.values():
-        merged = _merge(merged, tree)
-    try:
-        return Project.model_validate(merged)
-    except ValidationError as error:
-        lines = [_explain(problem, sources) for problem in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-
-
-def projects_folder() -> Path:
-    """`$LLAMADUO_PROJECTS`, or `projects/` in the current folder.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    root = Path(os.environ.get("LLAMADUO_PROJECTS", "projects"))
-    if not root.is_dir():
-        raise ConfigError(
-            f"no folder {root.absolute()}: run llamaduo in a clone of the project, or set LLAMADUO_PROJECTS"
-        )
-    return root
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _profile_file(root: Path, profile: str) -> Path:
-    if profile.endswith((".yaml", ".yml")):
-        file = Path(profile)
-        if not file.is_file():
-            raise ConfigError(f"no profile file {file.absolute()}")
-        return file
-    folder = root / "profiles"
-    known = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
-    if profile not in known:
-        raise ConfigError(f"unknown profile {profile!r}{nearest(profile, known)}; known: {', '.join(known)}")
-    return folder / f"{profile}.yaml"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
-        raise ConfigError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: expected keys and values at the top level")
-    return tree
-
-
-def _tree(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in dotted.items():
-        *path, last = key.split(".")
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-            if not isinstance(branch, dict):
-                raise ConfigError(f"command line: {key} and {part} cannot both be set")
-        if isinstance(branch.get(last), dict):
-            raise ConfigError(f"command line: {key} and a key below it cannot both be set")
-        branch[last] = value
-    return tree
-
-
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, branch by branch; the gate is one value and is replaced whole."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and key != "gate":
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _explain(problem: Any, sources: Mapping[Path, dict[str, Any]]) -> str:
-    """One line for one of pydantic's findings: file, key, what is wrong, what was meant."""
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
-    where = next((str(file) for file, tree in reversed(list(sources.items())) if _has(tree, path)), "configuration")
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key {key}{nearest(path[-1], _fields(path[:-1]))}"
-    if problem["type"] == "missing":
-        return f"{where}: {key} is missing"
-    if path[-1] == "api_key_env":
-        return f"{where}: {key}: give the *name* of an environment variable, such as OPENAI_API_KEY"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {key}: {message} (got {problem['input']!r})"
-
-
-def _has(tree: Any, path: Sequence[str]) -> bool:
-    for part in path:
-        if not isinstance(tree, dict):
-            return True
-        if part not in tree:
-            return False
-        tree = tree[part]
-    return True
-
-
-def _fields(path: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Project
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
