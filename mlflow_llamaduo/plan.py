@@ -12,7 +12,7 @@ from mlflow_llamaduo.synthesis import prompt as synthesis_prompt
 
 CHARACTERS_A_TOKEN = 4
 VERDICT_TOKENS = 90
-"""Two scores with a sentence each; measured on the offline judge's replies at 40, paid models write more."""
+"""An assumption: two scores with a sentence each. A judge that writes more costs more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """`python -m mlflow_llamaduo.base_models.gguf FILE FOLDER`: a GGUF model as safetensors.
 
 transformers can load GGUF and refuses to save what it loaded, so the weights go into a fresh model first. They
-are written in bfloat16: the 4-bit originals lose nothing by it that matters, and the folder is half the size.
+are written in bfloat16, which is half the size of float32; the originals have 4 bits.
 """
 
 import sys

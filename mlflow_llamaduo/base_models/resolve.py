@@ -89,7 +89,7 @@ def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
     for wanted in ("config.json", "*.safetensors"):
         if not any(path.glob(wanted)):
             raise BaseModelError(f"{path.absolute()} is no base model: it has no {wanted}")
-    stamp = path / ".digest"  # hashing 16 GB takes half a minute: once is enough for a cache that we wrote
+    stamp = path / ".digest"  # a large base takes long to hash: once is enough for a cache that we wrote
     if source == "folder" or not stamp.is_file():
         digest = folder_digest(path)
         if source != "folder":

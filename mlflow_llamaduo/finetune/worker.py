@@ -73,8 +73,8 @@ def _trainer(job: dict[str, Any], recipe: FineTune, scratch: str) -> SFTTrainer:
         warmup_steps=recipe.warmup,
         max_length=recipe.max_length,
         completion_only_loss=True,
-        train_sampling_strategy="group_by_length",  # little padding: most of the gain over trl's defaults on CPU
-        # Activations of a small batch fit; recomputing them costs a third of the speed on CPU.
+        train_sampling_strategy="group_by_length",  # rows of like length: little padding
+        # On CPU the activations of a small batch fit in memory; recomputing them would be work for nothing.
         activation_checkpointing=cuda,
         bf16=bf16,
         use_cpu=not cuda,

@@ -12,7 +12,6 @@ from mlflow_llamaduo.errors import BudgetError
 class Reservation:
     """Dollars held for one call; the caller sets `paid_usd` to what it really cost."""
 
-    estimate_usd: float
     paid_usd: float = 0.0
 
 
@@ -43,7 +42,7 @@ class Budget:
             self._changed = self._changed or asyncio.Event()
             await self._changed.wait()
         self._held.append(estimate_usd)
-        reservation = Reservation(estimate_usd)
+        reservation = Reservation()
         try:
             yield reservation
         finally:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import litellm
@@ -67,7 +67,7 @@ class ServiceLLM:
         self._price = price(model, settings)
         self._structured = bool(litellm.supports_response_schema(model))
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+    def complete(self, requests: Iterable[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
         """Ask all requests, `settings.concurrency` at a time; yields (index, reply) as they finish.
 
         Equal requests are asked once: sampled answers to one prompt are often the same text. Replies that are in

@@ -34,7 +34,7 @@ class Replica:
         from mlflow_llamaduo.serving.champion import fetch
 
         self._max_new_tokens = max_new_tokens
-        self._package, self._engine = unpack(fetch(name, number).folder)
+        self._package, self._engine = unpack(fetch(name, number))
         self._busy = asyncio.Lock()
 
     async def ready(self) -> bool:

@@ -1,6 +1,5 @@
 """The champion of a task, out of the MLflow Model Registry."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -8,15 +7,6 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_llamaduo.errors import DataError
-
-
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """A version and the folder with its files."""
-
-    name: str
-    number: int
-    folder: Path
 
 
 def champion_number(name: str) -> int:
@@ -34,10 +24,14 @@ def champion_number(name: str) -> int:
         ) from error
 
 
-def fetch(name: str, number: int) -> Champion:
-    """The files of a version."""
+def fetch(name: str, number: int) -> Path:
+    """The folder with the files of a version.
+
+    Raises:
+        DataError: the version was not made by llamaduo.
+    """
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
     packages = sorted(folder.rglob("package.json"))
     if len(packages) != 1:
         raise DataError(f"{name} version {number} holds no package.json: it was not made by llamaduo")
-    return Champion(name, number, packages[0].parent)
+    return packages[0].parent

@@ -1,3 +1,5 @@
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,9 +97,9 @@ def test_a_response_id_with_slashes_in_the_prompts_part_belongs_to_that_prompt()
 
 
 @given(JUDGEMENTS, st.randoms())
-def test_the_order_of_the_judgings_does_not_matter(judgements: list[Judgement], random: object) -> None:
+def test_the_order_of_the_judgings_does_not_matter(judgements: list[Judgement], rng: random.Random) -> None:
     shuffled = list(judgements)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)
     one, other = score(judgements), score(shuffled)
 
     assert one.figures() == pytest.approx(other.figures())
