@@ -99,15 +99,25 @@ def _tree(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, branch by branch; the gate is one value and is replaced whole."""
+    """`above` over `below`, branch by branch.
+
+    The gate is one value and is replaced whole; so is a service LLM that another model takes the place of: the key,
+    the price and the limits of the old one are not the new one's.
+    """
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and key != "gate":
+        if key in ("judge", "generator"):  # `judge: gpt-4o` is short for `judge: {model: gpt-4o}`
+            old, value = ({"model": side} if isinstance(side, str) else side for side in (old, value))
+        if isinstance(old, dict) and isinstance(value, dict) and key != "gate" and not _another(old, value):
             merged[key] = _merge(old, value)
         else:
             merged[key] = value
     return merged
+
+
+def _another(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return "model" in old and "model" in new and old["model"] != new["model"]
 
 
 def _explain(problem: Any, sources: Mapping[Path, dict[str, Any]]) -> str:

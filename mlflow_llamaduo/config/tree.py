@@ -17,6 +17,7 @@ from mlflow_llamaduo.core.rounds import Limits
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[int, Field(ge=1)]
 Usd = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -33,19 +34,47 @@ class Coverage(Section):
     dev_rows: Positive = 12
 
 
-class ServiceLLMs(Section):
-    """The paid models (litellm names), or the offline stand-ins. Prices: dollars per million tokens."""
+class ServiceModel(Section):
+    """One paid model, or an offline stand-in; a text alone is its name.
 
-    generator: str = "offline/teacher"
-    judge: str = "offline/judge"
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    `model` is the short name of a preset (`llamaduo doctor` lists them) or litellm's name (`openai/gpt-4o`). Limits
+    are requests and tokens a minute, prices dollars per million tokens; unset, the preset's or litellm's count.
+    """
+
+    model: str
     api_base: str | None = None
-    concurrency: Positive = 8
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+    concurrency: Positive = 64
     max_tokens: Positive = 4096
     timeout_s: Annotated[float, Field(gt=0)] = 120
-    retries: Annotated[int, Field(ge=0)] = 5
+    retries: Annotated[int, Field(ge=0)] = 6
     input_usd_per_mtok: Usd | None = None
     output_usd_per_mtok: Usd | None = None
+    json_schema: bool | None = None
+    batch: bool = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the replies; how fast, by which key and for how much they are asked does not."""
+        return self.model_dump(include={"model", "api_base", "max_tokens", "json_schema"})
+
+
+def _named(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+class ServiceLLMs(Section):
+    """The service LLM in its two parts: the generator writes pairs, the judge scores responses."""
+
+    generator: Annotated[ServiceModel, BeforeValidator(_named)] = ServiceModel(model="offline/teacher")
+    judge: Annotated[ServiceModel, BeforeValidator(_named)] = ServiceModel(model="offline/judge")
+
+    @property
+    def models(self) -> tuple[ServiceModel, ...]:
+        """The distinct ones of the two."""
+        return (self.judge,) if self.judge == self.generator else (self.judge, self.generator)
 
 
 class FineTune(Section):
@@ -85,25 +114,33 @@ class Inference(Section):
 
 
 class Judging(Section):
-    """M judgings a response."""
+    """M judgings a response; `trace_share` of the calls (0 to 1) become MLflow traces."""
 
     repeats: Positive = 10
+    trace_share: Share = 0.05
 
 
 class Synthesis(Section):
-    """How many pairs to ask for in a round, and how many in one call."""
+    """How many pairs to ask for in a round, how many in one call, and the share of calls that become traces."""
 
     rows_per_round: Positive = 1000
     pairs_per_call: Positive = 10
+    trace_share: Share = 0.0
 
 
 class Stops(Section):
-    """When to stop without having passed the gate."""
+    """When to stop without having passed the gate. Dollars are the service LLM's.
+
+    `budget_usd` is for one run, `folder_budget_usd` for all that was ever spent from this working folder; a run that
+    is likely to cost more than `ask_above_usd` wants `--yes`.
+    """
 
     rounds: Positive = 5
     plateau_rounds: Annotated[int, Field(ge=0)] = 3
     plateau_points: Percent = 1.0
     budget_usd: Usd = 50.0
+    folder_budget_usd: Usd | None = None
+    ask_above_usd: Usd = 10.0
 
 
 class Serving(Section):
@@ -193,14 +230,14 @@ class Project(Section):
     @property
     def offline(self) -> bool:
         """True when both service LLMs are the offline stand-ins."""
-        return all(m.startswith("offline/") for m in (self.service_llm.generator, self.service_llm.judge))
+        return all(llm.model.startswith("offline/") for llm in self.service_llm.models)
 
     @property
     def fingerprint(self) -> str:
         """Digest of all that shapes an alignment's rounds.
 
-        Where it is served does not count, and neither do the limits: with more rounds or more money the same
-        alignment goes on.
+        Where it is served does not count, and neither do the limits: with more rounds, more money or at another
+        rate the same alignment goes on.
         """
         outside: dict[str, Any] = {
             "folder": True,
@@ -208,8 +245,12 @@ class Project(Section):
             "costs": True,
             "limits": True,
             "finetune": {"usd_per_hour"},
+            "service_llm": True,
+            "judging": {"trace_share"},
+            "synthesis": {"trace_share"},
         }
-        return digest(self.model_dump(mode="json", exclude=outside))
+        asked = [self.service_llm.judge.identity, self.service_llm.generator.identity]
+        return digest(self.model_dump(mode="json", exclude=outside), asked)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,53 +1,119 @@
-"""Dollars that may be spent: reserve an estimate before the call, settle with what it cost after."""
+"""Dollars that may be spent: set an estimate aside before the call, settle with what it cost after."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from mlflow_llamaduo.errors import BudgetError
+from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply
+from mlflow_llamaduo.service_llm.store import ReplyStore
+
+T = TypeVar("T")
+
+POLL_S = 0.5
+"""How soon a call that waits for dollars looks again: another process may have freed some."""
 
 
 @dataclass
-class Reservation:
-    """Dollars held for one call; the caller sets `paid_usd` to what it really cost."""
+class Desk:
+    """The store's one writer in an event loop: what is asked of it while it commits goes into the next commit.
 
-    paid_usd: float = 0.0
+    A reply is on disk when `do` returns; a hundred replies that come together cost one sync of the disk.
+    """
+
+    store: ReplyStore
+    _jobs: list[tuple[Callable[[], Any], "asyncio.Future[Any]"]] = field(default_factory=list)
+    _writing: "asyncio.Task[None] | None" = None
+
+    async def do(self, job: Callable[[], T]) -> T:
+        """Run `job`, which writes to the store, in a transaction; what it returns, once that is committed."""
+        return await asyncio.shield(self.post(job))
+
+    def post(self, job: Callable[[], T]) -> "asyncio.Future[T]":
+        """The same, for those who cannot wait: `drain` does."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.append((job, done))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        return done
+
+    async def drain(self) -> None:
+        """Wait until all that was asked for is committed."""
+        while self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def _write(self) -> None:
+        try:
+            while self._jobs:
+                jobs, self._jobs = self._jobs, []
+                try:
+                    results = await asyncio.to_thread(self._commit, [job for job, _ in jobs])
+                except Exception as error:
+                    for _, done in jobs:
+                        done.set_exception(error)
+                    continue
+                for (_, done), result in zip(jobs, results, strict=True):
+                    done.set_result(result)
+        finally:
+            self._writing = None
+
+    def _commit(self, jobs: list[Callable[[], object]]) -> list[object]:
+        with self.store.writing():
+            return [job() for job in jobs]
 
 
+@dataclass(frozen=True)
 class Budget:
-    """A cap in dollars over all calls of a run; what was spent before counts."""
+    """Caps in dollars: over all lives of a run, and over everything that was ever spent in the working folder.
 
-    def __init__(self, cap_usd: float, spent_usd: float = 0.0) -> None:
-        self.cap_usd = cap_usd
-        self.spent_usd = spent_usd
-        self._held: list[float] = []
-        self._changed: asyncio.Event | None = None
+    The sums are the store's, so that several processes keep to them together.
+    """
 
-    @asynccontextmanager
-    async def reserve(self, estimate_usd: float) -> AsyncIterator[Reservation]:
-        """Hold `estimate_usd` for a call.
+    cap_usd: float
+    folder_usd: float = float("inf")
+
+    async def hold(self, desk: Desk, most_usd: float, likely_usd: float, *, model: str, purpose: Purpose) -> int | None:
+        """Set `most_usd` aside for a call, and return the hold's number; None for a call that costs nothing.
 
         Waits while other calls hold what this one needs: they may turn out cheaper than their estimates.
 
         Raises:
-            BudgetError: even with all other calls settled, the estimate would pass the cap.
+            BudgetError: even with all other calls settled, the estimate would pass a cap.
         """
-        while self.spent_usd + sum(self._held) + estimate_usd > self.cap_usd:
-            if not self._held:
-                raise BudgetError(
-                    f"the budget is used up: {self.spent_usd:.4f} of {self.cap_usd:g} dollars spent and the next "
-                    f"call may cost {estimate_usd:.4f}; raise it with --budget-usd and run the same command again"
-                )
-            self._changed = self._changed or asyncio.Event()
-            await self._changed.wait()
-        self._held.append(estimate_usd)
-        reservation = Reservation()
-        try:
-            yield reservation
-        finally:
-            self._held.remove(estimate_usd)
-            self.spent_usd += reservation.paid_usd
-            if self._changed:
-                self._changed.set()
-                self._changed = None
+        if most_usd <= 0:
+            return None
+
+        def take() -> int | None:
+            return desk.store.hold(
+                most_usd, likely_usd, model=model, purpose=purpose, cap_usd=self.cap_usd, folder_usd=self.folder_usd
+            )
+
+        while (hold := await desk.do(take)) is None:
+            if not await desk.do(desk.store.held):
+                raise self.used_up(desk.store, most_usd, purpose)
+            await asyncio.sleep(POLL_S)
+        return hold
+
+    def used_up(self, store: ReplyStore, most_usd: float, purpose: Purpose) -> BudgetError:
+        """Which cap is in the way, and what to do about it."""
+        spent, in_folder = store.spent_usd(purpose.run), store.spent_usd()
+        if spent + most_usd > self.cap_usd:
+            what, option = f"{spent:.4f} of {self.cap_usd:g} dollars spent", "--budget-usd"
+        else:
+            what = f"{in_folder:.4f} of {self.folder_usd:g} dollars spent in this folder"
+            option = "--set limits.folder_budget_usd=..."
+        return BudgetError(
+            f"the budget is used up: {what} and the next call may cost {most_usd:.4f}; "
+            f"raise it with {option} and run the same command again"
+        )
+
+
+def settle(
+    store: ReplyStore, key: str, answer: Reply | Failure, *, model: str, purpose: Purpose, hold: int | None
+) -> None:
+    """Keep a reply, or what a failure cost, and free what was held."""
+    if isinstance(answer, Reply):
+        store.put(key, answer, model=model, purpose=purpose, hold=hold)
+    else:
+        store.lose(answer, model=model, purpose=purpose, hold=hold)

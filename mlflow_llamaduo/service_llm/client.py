@@ -1,223 +1,261 @@
-"""The one door to a service LLM: stored replies first, then litellm, within the budget.
-
-Any provider that litellm knows works by its name (`openai/gpt-4o`, `anthropic/...`, `gemini/...`), and any
-OpenAI-compatible server by `api_base`. `offline/...` models are served in this process through the same door.
-"""
+"""The one door to a service LLM: stored replies first, then paid ones, at the allowed rate and within the budget."""
 
 import asyncio
-import logging
-import os
+import gc
 import random
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
-import litellm
-from litellm import exceptions as failures
-
-from mlflow_llamaduo.config import ServiceLLMs
+from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.errors import BudgetError, ConfigError
-from mlflow_llamaduo.service_llm.budget import Budget
-from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
-from mlflow_llamaduo.service_llm.offline import OfflineLLM
-from mlflow_llamaduo.service_llm.replies import whole
+from mlflow_llamaduo.service_llm import call
+from mlflow_llamaduo.service_llm.batch import ask_in_batches
+from mlflow_llamaduo.service_llm.budget import Budget, Desk, settle
+from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
+from mlflow_llamaduo.service_llm.meter import Meter
+from mlflow_llamaduo.service_llm.rate import Limits, Turnstile
+from mlflow_llamaduo.service_llm.shared_rate import turnstile
 from mlflow_llamaduo.service_llm.store import ReplyStore
-from mlflow_llamaduo.service_llm.terms import price
+from mlflow_llamaduo.service_llm.terms import terms
 
-litellm.suppress_debug_info = True
-litellm.telemetry = False
-logging.getLogger("LiteLLM").setLevel(logging.ERROR)
-litellm.custom_provider_map = [{"provider": "offline", "custom_handler": OfflineLLM()}]
-
-T = TypeVar("T")
+Answer = Reply | Failure
+Trace = Callable[[str, Request, Answer, Purpose], None]
+"""Told model, request, answer and purpose of a sampled call."""
 
 BACKOFF_S = 1.0
 """The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
-
-TRANSIENT = (
-    failures.RateLimitError,
-    failures.Timeout,
-    failures.APIConnectionError,
-    failures.InternalServerError,
-    failures.ServiceUnavailableError,
-    failures.BadGatewayError,
-)
-PERMANENT = (
-    failures.AuthenticationError,
-    failures.PermissionDeniedError,
-    failures.NotFoundError,
-    failures.BadRequestError,
-    failures.UnprocessableEntityError,
-    failures.APIError,
-)
+AT_ONCE = 256
+"""Stored replies that are handed out before the network has its turn."""
 
 
 class ServiceLLM:
-    """One model of the service LLM, asked on behalf of one run and stage."""
+    """One model of the service LLM, asked on behalf of one run and stage.
+
+    Args:
+        llm: which model, and how it is asked.
+        store: where replies and dollars are kept.
+        budget: caps in dollars.
+        purpose: run and stage that pay.
+        trace: told of calls that were made (not of stored replies).
+        trace_share: share of the calls, from 0 to 1, that `trace` is told of.
+
+    Raises:
+        ConfigError: the price of the model is not known.
+    """
 
     def __init__(
-        self, model: str, settings: ServiceLLMs, *, store: ReplyStore, budget: Budget, run: str, stage: str
+        self,
+        llm: ServiceModel,
+        *,
+        store: ReplyStore,
+        budget: Budget,
+        purpose: Purpose,
+        trace: Trace | None = None,
+        trace_share: float = 0.0,
     ) -> None:
-        self.model = model
-        self.settings = settings
-        self._store = store
+        self.llm = llm
+        self.terms = terms(llm)
         self.budget = budget
-        self._run = run
-        self._stage = stage
-        self._price = price(model, settings)
-        self._structured = bool(litellm.supports_response_schema(model))
+        self.purpose = purpose
+        self.meter = Meter(self.terms.rpm)
+        self._store = store
+        self._trace = trace
+        self._traced = int(trace_share * 2**32)
+        known = store.typical(self.model, purpose.stage)
+        self._output = known.output_tokens if known else min(256.0, llm.max_tokens)
+        self._input_share = 0.5  # tokens of a request over `most_tokens`
 
-    def complete(self, requests: Iterable[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
-        """Ask all requests, `settings.concurrency` at a time; yields (index, reply) as they finish.
+    @property
+    def model(self) -> str:
+        """litellm's name."""
+        return self.terms.name
 
-        Equal requests are asked once: sampled answers to one prompt are often the same text. Replies that are in
-        the store come first and cost nothing. Closing the iterator cancels what is open.
+    @property
+    def spent_usd(self) -> float:
+        """Dollars that the run has paid so far, in all its lives."""
+        return self._store.spent_usd(self.purpose.run)
+
+    def complete_many(self, requests: Iterable[Request]) -> Generator[tuple[int, Answer], None, None]:
+        """Ask all requests, `llm.concurrency` at a time; yields (index, answer) as they finish.
+
+        Requests are taken from the iterable as places come free, and nothing is kept of those that have ended: a
+        million of them take no more memory than a hundred. Replies in the store come at once and cost nothing; equal
+        requests that are open together are asked once. Closing the iterator cancels what is open.
 
         Raises:
-            BudgetError: the next call would pass the budget; the replies before it are stored.
-            ConfigError: the provider refused the key or does not know the model.
+            BudgetError: the next call would pass the budget; all replies before it are stored.
+            ConfigError: the provider refused the key, or does not know the model.
         """
-        missing: dict[str, tuple[Request, list[int]]] = {}
-        for index, request in enumerate(requests):
-            key = self.key(request)
-            if (reply := self._store.get(key)) is not None:
-                yield index, reply
-            else:
-                missing.setdefault(key, (request, []))[1].append(index)
-        if missing:
-            for key, answer in _drive(self._complete({key: request for key, (request, _) in missing.items()})):
-                yield from ((index, answer) for index in missing[key][1])
+        answers = self._in_batches(requests) if self.llm.batch else self._one_by_one(requests)
+        with relaxed_gc():
+            for some in _drive(answers):
+                yield from some
 
     def key(self, request: Request) -> str:
         """What makes two requests the same one."""
         return digest(
             self.model,
-            self.settings.api_base,
+            self.llm.api_base,
             [dict(m) for m in request.messages],
-            self._parameters(request),
+            call.parameters(self.terms, self.llm, request),
             request.repeat,
         )
 
-    async def _complete(self, requests: dict[str, Request]) -> AsyncGenerator[tuple[str, Reply | Failure], None]:
-        queue = iter(requests.items())
-        running: set[asyncio.Task[tuple[str, Reply | Failure]]] = set()
+    def _in_batches(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
+        keyed = ((self.key(request), request) for request in requests)
+        return ask_in_batches(
+            keyed, self.terms, self.llm, store=self._store, budget=self.budget, purpose=self.purpose, meter=self.meter
+        )
+
+    async def _one_by_one(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
+        desk, gate = Desk(self._store), turnstile(self.terms, self.llm)
+        numbered = enumerate(requests)
+        waiting: dict[str, list[int]] = {}
+        running: dict[asyncio.Task[Answer], str] = {}
+        ended: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
+        more, used_up = True, None
         try:
-            while True:
-                while len(running) < self.settings.concurrency and (item := next(queue, None)) is not None:
-                    running.add(asyncio.create_task(self._one(*item)))
-                if not running:
-                    return
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                errors = [error for task in done if (error := task.exception()) is not None]
-                for task in done:
-                    if task.exception() is None:
-                        yield task.result()
-                if errors:
-                    raise errors[0]
+            while more or running:
+                some: list[tuple[int, Answer]] = []
+                for _ in range(AT_ONCE):
+                    if not more or len(running) >= self.llm.concurrency:
+                        break
+                    if (item := next(numbered, None)) is None:
+                        more = False
+                        break
+                    index, request = item
+                    key = self.key(request)
+                    if key in waiting:
+                        waiting[key].append(index)
+                    elif (reply := self._store.get(key)) is not None:
+                        some.append((index, reply))
+                        self.meter.found()
+                    else:
+                        waiting[key] = [index]
+                        task = asyncio.create_task(self._one(key, request, desk, gate))
+                        running[task] = key
+                        task.add_done_callback(ended.put_nowait)
+                if running:
+                    over = [] if some else [await ended.get()]
+                    await asyncio.sleep(0)
+                    while not ended.empty():
+                        over.append(ended.get_nowait())
+                    for task in over:
+                        indices = waiting.pop(running.pop(task))
+                        if isinstance(error := task.exception(), BudgetError):
+                            more, used_up = False, error  # what is open was paid for: it may end
+                        else:
+                            answer = task.result()
+                            some += [(index, answer) for index in indices]
+                yield some
+            if used_up:
+                raise used_up
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            await desk.drain()
 
-    async def _one(self, key: str, request: Request) -> tuple[str, Reply | Failure]:
-        estimate = self._usd(_tokens(request), self.settings.max_tokens)
-        async with self.budget.reserve(estimate) as reservation:
-            reply = await self._ask(request)
-            reservation.paid_usd = reply.usd
-            if isinstance(reply, Reply):
-                self._store.put(key, reply, run=self._run, stage=self._stage, model=self.model)
-            elif reply.usd:
-                self._store.lose(reply, run=self._run, stage=self._stage, model=self.model)
-        return key, reply
-
-    async def _ask(self, request: Request) -> Reply | Failure:
+    async def _one(self, key: str, request: Request, desk: Desk, gate: Turnstile) -> Answer:
+        most = most_tokens(request)
         reason = ""
-        for attempt in range(self.settings.retries + 1):
-            if attempt:
-                await asyncio.sleep(min(60.0, BACKOFF_S * 2.0**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
-            try:
-                answer = await litellm.acompletion(
-                    model=self.model,
-                    messages=[dict(m) for m in request.messages],
-                    api_base=self.settings.api_base,
-                    api_key=self._key(),
-                    timeout=self.settings.timeout_s,
-                    num_retries=0,
-                    **self._parameters(request),
-                )
-            except TRANSIENT as error:
-                reason = self._redacted(error)
-            except (
-                failures.AuthenticationError,
-                failures.PermissionDeniedError,
-                failures.NotFoundError,
-            ) as error:
-                raise ConfigError(f"{self.model} cannot be used: {self._redacted(error)}") from None
-            except PERMANENT as error:
-                return Failure(self._redacted(error))
+        for attempt in range(self.llm.retries + 1):
+            answer, found = await self._try(key, request, desk, gate, most)
+            if not isinstance(answer, call.Passing):
+                self.meter.ended(answer)
+                if self._trace and int(key[:8], 16) < self._traced:
+                    await asyncio.to_thread(self._trace, self.model, request, answer, self.purpose)
+                return answer
+            reason = answer.reason
+            if attempt < self.llm.retries:
+                backoff = min(60.0, BACKOFF_S * 2.0 ** (attempt + 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+                await asyncio.sleep(max(backoff, found.retry_after_s or 0.0))
+        failure = Failure(f"gave up after {self.llm.retries + 1} tries: {reason}")
+        self.meter.ended(failure)
+        return failure
+
+    async def _try(
+        self, key: str, request: Request, desk: Desk, gate: Turnstile, most: int
+    ) -> tuple[Answer | call.Passing, Limits]:
+        """One call, its dollars set aside before and settled after."""
+        model, purpose = self.model, self.purpose
+        tokens = self._input_share * most + self._output
+        likely = self.terms.usd(int(self._input_share * most), int(self._output))
+        hold = await self.budget.hold(
+            desk, self.terms.usd(most, self.llm.max_tokens), likely, model=model, purpose=purpose
+        )
+        lost = 0.0
+        try:
+            await gate.admit(tokens)
+            self.meter.sent()
+            lost = likely  # from here on it may be billed, whatever happens to us
+            answer, found = await call.ask(self.terms, self.llm, request)
+            kept: Answer
+            if isinstance(answer, call.Passing):
+                kept = Failure(answer.reason, likely if answer.in_doubt else 0.0)
+                self.meter.retried(answer.refused, kept.usd)
             else:
-                return self._reply(answer)
-        return Failure(f"gave up after {self.settings.retries + 1} tries: {reason}")
+                kept = answer
+        except asyncio.CancelledError:
+            kept = Failure("cancelled while it was open; it may have been billed", lost)
+            desk.post(partial(settle, self._store, key, kept, model=model, purpose=purpose, hold=hold))
+            raise
+        except ConfigError:
+            desk.post(partial(self._store.release, hold))
+            raise
+        used = self._learn(answer, most) if isinstance(answer, Reply) else tokens
+        await gate.told(found, refused=isinstance(answer, call.Passing) and answer.refused, unused=tokens - used)
+        if hold is not None or isinstance(kept, Reply) or kept.usd:
+            await desk.do(partial(settle, self._store, key, kept, model=model, purpose=purpose, hold=hold))
+        return answer, found
 
-    def _reply(self, answer: Any) -> Reply | Failure:
-        text = answer.choices[0].message.content if answer.choices else None
-        given, written = answer.usage.prompt_tokens, answer.usage.completion_tokens
-        usd = self._usd(given, written)
-        if not text:
-            return Failure("the reply is empty", usd)
-        return Reply(whole(text), given, written, usd, cut=answer.choices[0].finish_reason == "length")
-
-    def _parameters(self, request: Request) -> dict[str, Any]:
-        """Only the token limit is set; sampling stays at the provider's defaults, as in the paper."""
-        parameters: dict[str, Any] = {"max_tokens": self.settings.max_tokens}
-        if request.schema and self._structured:
-            parameters["response_format"] = {"type": "json_schema", "json_schema": dict(request.schema)}
-        return parameters
-
-    def _key(self) -> str | None:
-        name = self.settings.api_key_env
-        if name:
-            return os.environ.get(name)
-        # A server of the user's own without a key must not be sent the key of a provider; litellm wants some word.
-        return "none" if self.settings.api_base else None
-
-    def _redacted(self, error: Exception) -> str:
-        """An error in one line without any key in it: providers quote keys back."""
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        for name, value in os.environ.items():
-            secret = name == self.settings.api_key_env or name.upper().endswith(("KEY", "TOKEN", "SECRET"))
-            if secret and len(value) >= 8:
-                text = text.replace(value, f"${name}")
-        return text[:300]
-
-    def _usd(self, input_tokens: int, output_tokens: int) -> float:
-        input_usd, output_usd = self._price
-        return (input_tokens * input_usd + output_tokens * output_usd) / 1e6
+    def _learn(self, reply: Reply, most: int) -> float:
+        """Better guesses for the next calls: how many tokens a request has, and a reply."""
+        self._output += 0.05 * (reply.output_tokens - self._output)
+        self._input_share += 0.05 * (min(1.0, reply.input_tokens / most) - self._input_share)
+        return reply.input_tokens + reply.output_tokens
 
 
-def _tokens(request: Request) -> int:
-    """More tokens than the request has: two bytes each (English has four, Chinese two), some for every message."""
-    return sum(len(m["content"].encode()) // 2 + 8 for m in request.messages)
+def most_tokens(request: Request) -> int:
+    """No fewer tokens than the request has: a token is a byte at least, and every message has some of its own."""
+    schema = len(str(request.schema)) if request.schema else 0
+    return schema + sum(len(m["content"].encode("utf-8", "replace")) + 16 for m in request.messages)
 
 
-def _drive(replies: AsyncGenerator[T, None]) -> Iterator[T]:
+@contextmanager
+def relaxed_gc() -> Iterator[None]:
+    """Collect cycles more rarely for the length of the block: litellm makes thousands of objects a call.
+
+    Python's default, every 700 objects, costs a fifth of a call's time (benchmarks/service_llm.py).
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _drive(answers: AsyncGenerator[list[tuple[int, Answer]], None]) -> Iterator[list[tuple[int, Answer]]]:
     """An async iterator as a plain one; closing it closes the other and its event loop."""
     with asyncio.Runner() as runner:
         try:
             while True:
-                yield runner.run(_next(replies))
+                yield runner.run(_next(answers))
         except StopAsyncIteration:
             return
         finally:
-            runner.run(_close(replies))
+            runner.run(_close(answers))
 
 
-async def _next(replies: AsyncGenerator[T, None]) -> T:
-    return await anext(replies)
+async def _next(answers: AsyncGenerator[list[tuple[int, Answer]], None]) -> list[tuple[int, Answer]]:
+    return await anext(answers)
 
 
-async def _close(replies: AsyncGenerator[T, None]) -> None:
-    await replies.aclose()
+async def _close(answers: AsyncGenerator[list[tuple[int, Answer]], None]) -> None:
+    await answers.aclose()
 
 
-__all__ = ["Budget", "BudgetError", "Failure", "Reply", "ReplyStore", "Request", "ServiceLLM"]
+__all__ = ["Budget", "BudgetError", "Failure", "Purpose", "Reply", "ReplyStore", "Request", "ServiceLLM"]

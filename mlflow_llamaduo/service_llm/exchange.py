@@ -16,13 +16,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the service LLM answered; tokens as the provider counted them, dollars as paid; cut at max_tokens?"""
+    """What the service LLM answered; tokens as the provider counted them, dollars as paid; cut at max_tokens?
+
+    `seconds` is how long the call took; 0 for a reply of a batch.
+    """
 
     text: str
     input_tokens: int
     output_tokens: int
     usd: float
     cut: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +35,11 @@ class Failure:
 
     reason: str
     usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """On whose behalf something is asked: dollars and traces are told apart by run and stage."""
+
+    run: str
+    stage: str

@@ -1,16 +1,33 @@
-"""Every reply that was paid for, on disk before it is used.
+"""Every reply that was paid for, on disk before it is used, and every dollar with the run that paid it.
 
 SQLite in WAL mode: several processes may read and write. A reply is keyed by what was asked (model, messages,
-parameters, repeat number), so a run that died asks only for what is missing. Failures are not replies and are
-never stored. Dollars are kept with the run that paid them, which is what a resumed budget starts from.
+parameters, repeat number), so a run that died asks only for what is missing. Failures are not replies and are never
+stored as such.
+
+    replies   what was answered, by key
+    losses    dollars gone without a reply: empty replies, calls that may have been billed
+    holds     dollars set aside for calls that are open, by the process that made them
+    spent     the sums over replies and losses, by run and stage
+    batches   what was submitted to a batch API, and whether its replies are in
 """
 
+import json
+import os
+import socket
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
-from mlflow_llamaduo.service_llm.exchange import Failure, Reply
+import psutil
 
+from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply
+
+VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
     key TEXT PRIMARY KEY,
@@ -22,9 +39,11 @@ CREATE TABLE IF NOT EXISTS replies (
     output_tokens INTEGER NOT NULL,
     usd REAL NOT NULL,
     cut INTEGER NOT NULL,
-    created REAL NOT NULL
+    created REAL NOT NULL,
+    seconds REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS replies_by_run ON replies (run);
+CREATE INDEX IF NOT EXISTS replies_by_model ON replies (model, created);
 CREATE TABLE IF NOT EXISTS losses (
     run TEXT NOT NULL,
     stage TEXT NOT NULL,
@@ -33,70 +52,262 @@ CREATE TABLE IF NOT EXISTS losses (
     usd REAL NOT NULL,
     created REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS holds (
+    id INTEGER PRIMARY KEY,
+    owner TEXT NOT NULL,
+    run TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    model TEXT NOT NULL,
+    most_usd REAL NOT NULL,
+    likely_usd REAL NOT NULL,
+    created REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS spent (
+    run TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    usd REAL NOT NULL,
+    PRIMARY KEY (run, stage)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    id TEXT PRIMARY KEY,
+    run TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    model TEXT NOT NULL,
+    keys TEXT NOT NULL,
+    input_file TEXT,
+    remote TEXT,
+    most_usd REAL NOT NULL,
+    created REAL NOT NULL
+);
 """
+FROM_VERSION_1 = """
+ALTER TABLE replies ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+INSERT INTO spent SELECT run, stage, SUM(usd) FROM
+    (SELECT run, stage, usd FROM replies UNION ALL SELECT run, stage, usd FROM losses) GROUP BY run, stage;
+"""
+HELD = "SELECT run, most_usd AS usd FROM holds UNION ALL SELECT run, most_usd FROM batches"
+OPEN = "open when the process ended; it may have been billed"
+STALE_S = 86_400
+"""Holds of a process on another machine, which cannot be asked whether it lives, count for a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """Means over a model's latest replies: tokens read and written, seconds a call."""
+
+    replies: int
+    input_tokens: float
+    output_tokens: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests that go to a provider together. `id` is ours; `remote` is the provider's, once it is known."""
+
+    id: str
+    keys: tuple[str, ...]
+    most_usd: float
+    created: float
+    remote: str | None = None
 
 
 class ReplyStore:
-    """A file of replies. `:memory:` is for tests."""
+    """A file of replies and dollars. `:memory:` is for tests.
+
+    Reading and writing may happen in two threads: each has a connection of its own. What writes (`put`, `lose`,
+    `hold`, ...) is called within `writing()`, which is one transaction.
+    """
 
     def __init__(self, path: Path | str) -> None:
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.executescript(SCHEMA)
+        self._owner = f"{_process()} {uuid4().hex}"
+        self._writer = _connect(path)
+        self._reader = self._writer if path == ":memory:" else _connect(path)
+        with self.writing():
+            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            old = version == 0 and self._writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchone()
+            for statement in (SCHEMA + (FROM_VERSION_1 if old else "")).split(";"):
+                self._writer.execute(statement)
+            self._writer.execute(f"PRAGMA user_version = {VERSION}")
+            self._bury()
+
+    # Replies
 
     def get(self, key: str) -> Reply | None:
         """The reply to a request that was made before, or None."""
-        row = self._connection.execute(
-            "SELECT text, input_tokens, output_tokens, usd, cut FROM replies WHERE key = ?", (key,)
+        row = self._reader.execute(
+            "SELECT text, input_tokens, output_tokens, usd, cut, seconds FROM replies WHERE key = ?", (key,)
         ).fetchone()
-        if row is None:
-            return None
-        text, input_tokens, output_tokens, usd, cut = row
-        return Reply(text, input_tokens, output_tokens, usd, bool(cut))
+        return None if row is None else Reply(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
 
-    def put(self, key: str, reply: Reply, *, run: str, stage: str, model: str) -> None:
-        """Keep a reply; the first one under a key stays."""
-        self._connection.execute(
-            "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                key,
-                run,
-                stage,
-                model,
-                reply.text,
-                reply.input_tokens,
-                reply.output_tokens,
-                reply.usd,
-                reply.cut,
-                time.time(),
-            ),
+    def put(self, key: str, reply: Reply, *, model: str, purpose: Purpose, hold: int | None = None) -> None:
+        """Keep a reply, and free what was held for it; the first reply under a key stays.
+
+        A second one (two processes asked the same) was paid for too: its dollars are kept as lost.
+        """
+        values = (key, purpose.run, purpose.stage, model, reply.text, reply.input_tokens, reply.output_tokens)
+        written = self._writer.execute(
+            "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values, reply.usd, reply.cut, time.time(), reply.seconds),
         )
+        if written.rowcount:
+            self._pay(purpose, reply.usd)
+            self.release(hold)
+        else:
+            self.lose(Failure("answered twice", reply.usd), model=model, purpose=purpose, hold=hold)
 
-    def lose(self, failure: Failure, *, run: str, stage: str, model: str) -> None:
-        """Keep what a failure cost."""
-        self._connection.execute(
-            "INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?)",
-            (run, stage, model, failure.reason, failure.usd, time.time()),
-        )
-
-    def spent_usd(self, run: str, stage: str | None = None) -> float:
-        """Dollars that a run, or one stage of it, has paid so far, in all its lives."""
-        (total,) = self._connection.execute(
-            "SELECT COALESCE(SUM(usd), 0) FROM "
-            "(SELECT run, stage, usd FROM replies UNION ALL SELECT run, stage, usd FROM losses) "
-            "WHERE run = ? AND (? IS NULL OR stage = ?)",
-            (run, stage, stage),
-        ).fetchone()
-        return float(total)
+    def lose(self, failure: Failure, *, model: str, purpose: Purpose, hold: int | None = None) -> None:
+        """Keep what a call without a reply cost, and free what was held for it."""
+        if failure.usd:
+            self._writer.execute(
+                "INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?)",
+                (purpose.run, purpose.stage, model, failure.reason, failure.usd, time.time()),
+            )
+            self._pay(purpose, failure.usd)
+        self.release(hold)
 
     def count(self, run: str) -> int:
         """Replies that a run has paid for."""
-        (total,) = self._connection.execute("SELECT COUNT(*) FROM replies WHERE run = ?", (run,)).fetchone()
+        (total,) = self._reader.execute("SELECT COUNT(*) FROM replies WHERE run = ?", (run,)).fetchone()
         return int(total)
 
+    def typical(self, model: str, stages: str, latest: int = 1000) -> Typical | None:
+        """Means over a model's latest replies in stages like `stages` (SQL LIKE); None if there are none."""
+        row = self._reader.execute(
+            "SELECT COUNT(*), AVG(input_tokens), AVG(output_tokens), AVG(NULLIF(seconds, 0)) FROM (SELECT * FROM "
+            "replies WHERE model = ? AND stage LIKE ? ORDER BY created DESC LIMIT ?)",
+            (model, stages, latest),
+        ).fetchone()
+        return Typical(row[0], row[1], row[2], row[3] or 0.0) if row[0] else None
+
+    # Dollars
+
+    def spent_usd(self, run: str | None = None, stage: str | None = None) -> float:
+        """Dollars that a run, or one stage of it, has paid so far in all its lives; without a run, all of them."""
+        return _spent(self._reader, run, stage)
+
+    def hold(
+        self, most_usd: float, likely_usd: float, *, model: str, purpose: Purpose, cap_usd: float, folder_usd: float
+    ) -> int | None:
+        """Set dollars aside for a call, if run and folder stay within their caps; None if they would not."""
+        if most_usd > self._free(purpose.run, cap_usd, folder_usd):
+            return None
+        return self._writer.execute(
+            "INSERT INTO holds VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
+            (self._owner, purpose.run, purpose.stage, model, most_usd, likely_usd, time.time()),
+        ).lastrowid
+
+    def release(self, hold: int | None) -> None:
+        """Free what was held for a call."""
+        if hold is not None:
+            self._writer.execute("DELETE FROM holds WHERE id = ?", (hold,))
+
+    def held(self) -> int:
+        """Calls of living processes, and batches, that dollars are set aside for."""
+        self._bury()
+        (total,) = self._writer.execute(f"SELECT COUNT(*) FROM ({HELD})").fetchone()  # noqa: S608 - a constant
+        return int(total)
+
+    def _free(self, run: str, cap_usd: float, folder_usd: float) -> float:
+        held, held_by_run = self._writer.execute(
+            f"SELECT COALESCE(SUM(usd), 0), COALESCE(SUM(CASE WHEN run = ? THEN usd END), 0) FROM ({HELD})",  # noqa: S608
+            (run,),
+        ).fetchone()
+        return min(cap_usd - _spent(self._writer, run) - held_by_run, folder_usd - _spent(self._writer) - held)
+
+    def _pay(self, purpose: Purpose, usd: float) -> None:
+        self._writer.execute(
+            "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET usd = usd + excluded.usd",
+            (purpose.run, purpose.stage, usd),
+        )
+
+    def _bury(self) -> None:
+        """Calls that were open when their process died may have been billed: their likely cost is lost."""
+        for hold, owner, run, stage, model, likely, created in self._writer.execute(
+            "SELECT id, owner, run, stage, model, likely_usd, created FROM holds"
+        ).fetchall():
+            if not _alive(owner, created):
+                self.lose(Failure(OPEN, likely), model=model, purpose=Purpose(run, stage), hold=hold)
+
+    # Batches
+
+    def open_batch(self, batch: Batch, *, model: str, purpose: Purpose, cap_usd: float, folder_usd: float) -> bool:
+        """Keep that a batch is about to be submitted, its dollars set aside; False if they would pass a cap."""
+        if batch.most_usd > self._free(purpose.run, cap_usd, folder_usd):
+            return False
+        self._writer.execute(
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (batch.id, purpose.run, purpose.stage, model, json.dumps(batch.keys), None, batch.most_usd, batch.created),
+        )
+        return True
+
+    def submitted(self, batch: str, remote: str) -> None:
+        """Keep the provider's name of a batch."""
+        self._writer.execute("UPDATE batches SET remote = ? WHERE id = ?", (remote, batch))
+
+    def close_batch(self, batch: str) -> None:
+        """Forget a batch whose replies are all kept, and what was set aside for it."""
+        self._writer.execute("DELETE FROM batches WHERE id = ?", (batch,))
+
+    def batches(self, model: str, run: str) -> list[Batch]:
+        """Batches of a run that are not closed, the oldest first."""
+        rows = self._reader.execute(
+            "SELECT id, keys, most_usd, created, remote FROM batches WHERE model = ? AND run = ? ORDER BY created",
+            (model, run),
+        ).fetchall()
+        return [Batch(id_, tuple(json.loads(keys)), most, created, remote) for id_, keys, most, created, remote in rows]
+
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the file; calls of this process that are still open become losses."""
+        with self.writing():
+            for hold, run, stage, model, likely in self._writer.execute(
+                "SELECT id, run, stage, model, likely_usd FROM holds WHERE owner = ?", (self._owner,)
+            ).fetchall():
+                self.lose(Failure(OPEN, likely), model=model, purpose=Purpose(run, stage), hold=hold)
+        self._reader.close()
+        self._writer.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction for all writing in the block."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        self._writer.execute("COMMIT")
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a paid reply outlives a power cut too
+    connection.execute("PRAGMA mmap_size = 1073741824")
+    return connection
+
+
+def _spent(connection: sqlite3.Connection, run: str | None = None, stage: str | None = None) -> float:
+    (total,) = connection.execute(
+        "SELECT COALESCE(SUM(usd), 0) FROM spent WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR stage = ?2)",
+        (run, stage),
+    ).fetchone()
+    return float(total)
+
+
+@cache
+def _process() -> str:
+    """This process, told from a later one with the same number."""
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def _alive(owner: str, created: float) -> bool:
+    host, pid, started, _ = owner.split(" ")
+    if host != socket.gethostname():
+        return time.time() - created < STALE_S
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,2 @@
+"""placeholder"""
+def ask_in_batches(*a, **k): raise NotImplementedError

@@ -1,0 +1,75 @@
+"""How the asking goes, for whoever watches: rate, done, failed, spent, projected."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mlflow_llamaduo.service_llm.exchange import Failure, Reply
+
+WINDOW_S = 30.0
+
+
+class Meter:
+    """Counts of one stage's calls. Dollars are this meter's, not the run's."""
+
+    def __init__(self, rpm: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rpm = rpm
+        self._clock = clock
+        self._began = clock()
+        self._sent: deque[float] = deque()
+        self.calls = self.replies = self.failed = self.stored = self.tries = self.refusals = 0
+        self.usd = 0.0
+
+    def sent(self) -> None:
+        """A call has gone out."""
+        now = self._clock()
+        self.calls += 1
+        self._sent.append(now)
+        while self._sent[0] < now - WINDOW_S:
+            self._sent.popleft()
+
+    def found(self) -> None:
+        """A reply was in the store."""
+        self.stored += 1
+
+    def retried(self, refused: bool, usd: float) -> None:
+        """A call passed without an answer; it may have cost something."""
+        self.tries += 1
+        self.refusals += refused
+        self.usd += usd
+
+    def ended(self, answer: Reply | Failure) -> None:
+        """A request has its answer."""
+        self.usd += answer.usd
+        if isinstance(answer, Reply):
+            self.replies += 1
+        else:
+            self.failed += 1
+
+    @property
+    def per_minute(self) -> float:
+        """Calls a minute, lately."""
+        now = self._clock()
+        lately = sum(1 for at in self._sent if at >= now - WINDOW_S)
+        return 60 * lately / max(1.0, min(WINDOW_S, now - self._began))
+
+    def line(self, total: int) -> str:
+        """One line: `412/min (98 % of 420), 12 stored, 3 failed, $0.42 of about $1.90`.
+
+        Args:
+            total: requests in all, those that are still to come included.
+        """
+        rate = f"{self.per_minute:.0f}/min"
+        if self._rpm and not math.isinf(self._rpm):
+            rate += f" ({100 * self.per_minute / self._rpm:.0f} % of {self._rpm:.0f})"
+        parts = [rate]
+        if self.stored:
+            parts.append(f"{self.stored} stored")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.usd:
+            done = self.replies + self.failed
+            left = max(0, total - done - self.stored)
+            parts.append(f"${self.usd:.2f} of about ${self.usd + left * self.usd / max(1, done):.2f}")
+        return ", ".join(parts)
