@@ -105,10 +105,10 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     the price and the limits of the old one are not the new one's.
     """
     merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
+    for key, new in above.items():
+        old, value = merged.get(key), new
         if key in ("judge", "generator"):  # `judge: gpt-4o` is short for `judge: {model: gpt-4o}`
-            old, value = ({"model": side} if isinstance(side, str) else side for side in (old, value))
+            old, value = ({"model": side} if isinstance(side, str) else side for side in (old, new))
         if isinstance(old, dict) and isinstance(value, dict) and key != "gate" and not _another(old, value):
             merged[key] = _merge(old, value)
         else:

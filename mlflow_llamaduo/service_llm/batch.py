@@ -1,2 +1,5 @@
 """placeholder"""
-def ask_in_batches(*a, **k): raise NotImplementedError
+
+
+def ask_in_batches(*a, **k):
+    raise NotImplementedError

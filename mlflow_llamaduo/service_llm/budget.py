@@ -49,7 +49,7 @@ class Desk:
                 jobs, self._jobs = self._jobs, []
                 try:
                     results = await asyncio.to_thread(self._commit, [job for job, _ in jobs])
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - it is raised where the jobs are waited for
                     for _, done in jobs:
                         done.set_exception(error)
                     continue
@@ -73,7 +73,9 @@ class Budget:
     cap_usd: float
     folder_usd: float = float("inf")
 
-    async def hold(self, desk: Desk, most_usd: float, likely_usd: float, *, model: str, purpose: Purpose) -> int | None:
+    async def hold(
+        self, desk: Desk, most_usd: float, likely_usd: float, *, model: str, purpose: Purpose
+    ) -> int | None:
         """Set `most_usd` aside for a call, and return the hold's number; None for a call that costs nothing.
 
         Waits while other calls hold what this one needs: they may turn out cheaper than their estimates.

@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import random
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from mlflow_llamaduo.config import ServiceModel
@@ -26,6 +27,8 @@ Trace = Callable[[str, Request, Answer, Purpose], None]
 
 BACKOFF_S = 1.0
 """The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
+ALONE_S = 3.0
+"""How long the others wait for the first call."""
 AT_ONCE = 256
 """Stored replies that are handed out before the network has its turn."""
 
@@ -60,7 +63,7 @@ class ServiceLLM:
         self.budget = budget
         self.purpose = purpose
         self.meter = Meter(self.terms.rpm)
-        self._store = store
+        self.store = store
         self._trace = trace
         self._traced = int(trace_share * 2**32)
         known = store.typical(self.model, purpose.stage)
@@ -69,13 +72,13 @@ class ServiceLLM:
 
     @property
     def model(self) -> str:
-        """litellm's name."""
+        """Its name as litellm has it."""
         return self.terms.name
 
     @property
     def spent_usd(self) -> float:
         """Dollars that the run has paid so far, in all its lives."""
-        return self._store.spent_usd(self.purpose.run)
+        return self.store.spent_usd(self.purpose.run)
 
     def complete_many(self, requests: Iterable[Request]) -> Generator[tuple[int, Answer], None, None]:
         """Ask all requests, `llm.concurrency` at a time; yields (index, answer) as they finish.
@@ -106,59 +109,22 @@ class ServiceLLM:
     def _in_batches(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
         keyed = ((self.key(request), request) for request in requests)
         return ask_in_batches(
-            keyed, self.terms, self.llm, store=self._store, budget=self.budget, purpose=self.purpose, meter=self.meter
+            keyed, self.terms, self.llm, store=self.store, budget=self.budget, purpose=self.purpose, meter=self.meter
         )
 
     async def _one_by_one(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
-        desk, gate = Desk(self._store), turnstile(self.terms, self.llm)
-        numbered = enumerate(requests)
-        waiting: dict[str, list[int]] = {}
-        running: dict[asyncio.Task[Answer], str] = {}
-        ended: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
-        more, used_up = True, None
+        flow = _Flow(self, requests)
         try:
-            while more or running:
-                some: list[tuple[int, Answer]] = []
-                for _ in range(AT_ONCE):
-                    if not more or len(running) >= self.llm.concurrency:
-                        break
-                    if (item := next(numbered, None)) is None:
-                        more = False
-                        break
-                    index, request = item
-                    key = self.key(request)
-                    if key in waiting:
-                        waiting[key].append(index)
-                    elif (reply := self._store.get(key)) is not None:
-                        some.append((index, reply))
-                        self.meter.found()
-                    else:
-                        waiting[key] = [index]
-                        task = asyncio.create_task(self._one(key, request, desk, gate))
-                        running[task] = key
-                        task.add_done_callback(ended.put_nowait)
-                if running:
-                    over = [] if some else [await ended.get()]
-                    await asyncio.sleep(0)
-                    while not ended.empty():
-                        over.append(ended.get_nowait())
-                    for task in over:
-                        indices = waiting.pop(running.pop(task))
-                        if isinstance(error := task.exception(), BudgetError):
-                            more, used_up = False, error  # what is open was paid for: it may end
-                        else:
-                            answer = task.result()
-                            some += [(index, answer) for index in indices]
-                yield some
-            if used_up:
-                raise used_up
+            while not flow.over:
+                stored = flow.pull()
+                yield stored + await flow.collect(wait=not stored)
+            if flow.used_up:
+                raise flow.used_up
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            await desk.drain()
+            await flow.close()
 
-    async def _one(self, key: str, request: Request, desk: Desk, gate: Turnstile) -> Answer:
+    async def ask(self, key: str, request: Request, desk: Desk, gate: Turnstile) -> Answer:
+        """Ask for one reply, in as many tries as are allowed; it is stored when this returns."""
         most = most_tokens(request)
         reason = ""
         for attempt in range(self.llm.retries + 1):
@@ -200,15 +166,15 @@ class ServiceLLM:
                 kept = answer
         except asyncio.CancelledError:
             kept = Failure("cancelled while it was open; it may have been billed", lost)
-            desk.post(partial(settle, self._store, key, kept, model=model, purpose=purpose, hold=hold))
+            desk.post(partial(settle, self.store, key, kept, model=model, purpose=purpose, hold=hold))
             raise
         except ConfigError:
-            desk.post(partial(self._store.release, hold))
+            desk.post(partial(self.store.release, hold))
             raise
         used = self._learn(answer, most) if isinstance(answer, Reply) else tokens
         await gate.told(found, refused=isinstance(answer, call.Passing) and answer.refused, unused=tokens - used)
         if hold is not None or isinstance(kept, Reply) or kept.usd:
-            await desk.do(partial(settle, self._store, key, kept, model=model, purpose=purpose, hold=hold))
+            await desk.do(partial(settle, self.store, key, kept, model=model, purpose=purpose, hold=hold))
         return answer, found
 
     def _learn(self, reply: Reply, most: int) -> float:
@@ -216,6 +182,88 @@ class ServiceLLM:
         self._output += 0.05 * (reply.output_tokens - self._output)
         self._input_share += 0.05 * (min(1.0, reply.input_tokens / most) - self._input_share)
         return reply.input_tokens + reply.output_tokens
+
+
+class _Flow:
+    """One `complete_many` under way: what is open, and who waits for it."""
+
+    def __init__(self, llm: ServiceLLM, requests: Iterable[Request]) -> None:
+        self._llm = llm
+        self._desk = Desk(llm.store)
+        self._gate = turnstile(llm.terms, llm.llm)
+        self._numbered = enumerate(requests)
+        self._waiting: dict[str, list[int]] = {}
+        self._running: dict[asyncio.Task[Answer], str] = {}
+        self._ended: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
+        self._more = True
+        self._alone_until = time.monotonic() + ALONE_S
+        self.used_up: BudgetError | None = None
+
+    @property
+    def over(self) -> bool:
+        """Nothing is open, and nothing is to come."""
+        return not (self._more or self._running)
+
+    def pull(self) -> list[tuple[int, Answer]]:
+        """Take requests while there are places; those that were answered before are the result."""
+        stored: list[tuple[int, Answer]] = []
+        for _ in range(AT_ONCE):
+            if not self._more or len(self._running) >= self._places:
+                break
+            if (item := next(self._numbered, None)) is None:
+                self._more = False
+            elif (reply := self._begin(*item)) is not None:
+                stored.append((item[0], reply))
+        return stored
+
+    async def collect(self, *, wait: bool) -> list[tuple[int, Answer]]:
+        """The answers that have come in; with `wait`, at least one where anything is open."""
+        if not self._running:
+            return []
+        tasks = []
+        if wait:
+            patience = self._alone_until - time.monotonic()
+            with suppress(TimeoutError):
+                tasks.append(await asyncio.wait_for(self._ended.get(), patience if patience > 0 else None))
+        await asyncio.sleep(0)  # many stored replies in a row must not keep the network waiting
+        while not self._ended.empty():
+            tasks.append(self._ended.get_nowait())
+        return [(index, answer) for task in tasks for index, answer in self._end(task)]
+
+    async def close(self) -> None:
+        """Cancel what is open, and see to it that all that was answered is on disk."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._desk.drain()
+
+    @property
+    def _places(self) -> int:
+        """The first call goes alone, for a while: it shows whether the key is good, and loads what litellm needs."""
+        return 1 if time.monotonic() < self._alone_until else self._llm.llm.concurrency
+
+    def _begin(self, index: int, request: Request) -> Reply | None:
+        key = self._llm.key(request)
+        if key in self._waiting:
+            self._waiting[key].append(index)
+        elif (reply := self._llm.store.get(key)) is not None:
+            self._llm.meter.found()
+            return reply
+        else:
+            self._waiting[key] = [index]
+            task = asyncio.create_task(self._llm.ask(key, request, self._desk, self._gate))
+            self._running[task] = key
+            task.add_done_callback(self._ended.put_nowait)
+        return None
+
+    def _end(self, task: asyncio.Task[Answer]) -> list[tuple[int, Answer]]:
+        indices = self._waiting.pop(self._running.pop(task))
+        self._alone_until = 0.0
+        if isinstance(error := task.exception(), BudgetError):
+            self._more, self.used_up = False, error  # what is open is paid for: it may end
+            return []
+        answer = task.result()
+        return [(index, answer) for index in indices]
 
 
 def most_tokens(request: Request) -> int:

@@ -1,7 +1,7 @@
 """How fast a service LLM is asked: as fast as it allows, and no faster.
 
-Providers count requests in buckets much smaller than a minute (600 a minute are enforced as 10 a second), so calls are
-spaced evenly. After a refusal the pace falls to what was let through, and comes back slowly, so that it does not hunt.
+Providers count requests in buckets much smaller than a minute (600 a minute are enforced as 10 a second), so calls
+are spaced evenly. After refusals the pace falls to what was let through, and comes back slowly: it does not hunt.
 """
 
 import asyncio
@@ -17,10 +17,12 @@ from itertools import takewhile
 
 MARGIN = 0.975
 """Share of the allowed rate that is used: arrivals jitter, and one too many in a second is refused."""
-CATCH_UP_S = 0.5
-"""Calls that a busy moment held up may follow closer, for so many seconds' worth of calls."""
+CATCH_UP_S, IDLE_S = 0.2, 1.0
+"""Calls that a busy moment held up may follow closer, so many seconds' worth of them; none after a longer idling."""
 MEASURE_S = 5.0
 """Over how long the rate that gets through is measured."""
+WINDOW_S, FEW, FEW_SHARE = 30.0, 3, 0.02
+"""So few refusals in so many seconds are no reason to slow down: the call is sent again, that is all."""
 REMEMBER_S = 60.0
 """How long the best rate that got through is remembered: stray refusals do not talk the pace down below it."""
 STRAY = 0.2
@@ -57,7 +59,7 @@ class Rate:
         self._places = int(rpm // 60) if rpm else 0
         self._tokens_a_second = MARGIN * tpm / 60 if tpm else math.inf
         self._pace = self._most
-        self._next = self._next_token = self._paused = self._seen = self._cut = now
+        self._next = self._next_token = self._paused = self._seen = self._run = now
         self._sent: deque[float] = deque(maxlen=max(10_000, self._places))
         self._refusals: deque[float] = deque(maxlen=10_000)
         self._best = (0.0, now)
@@ -74,6 +76,8 @@ class Rate:
         wait = max(self._next, self._next_token, self._paused, self._room(now)) - now
         if wait > 0:
             return wait
+        if not self._sent or now - self._sent[-1] > IDLE_S:
+            self._run = self._next = now
         self._next = max(self._next, now - CATCH_UP_S) + 1 / self._pace
         self._next_token = max(self._next_token, now - MEASURE_S) + tokens / self._tokens_a_second
         self._sent.append(now)
@@ -91,14 +95,16 @@ class Rate:
         now = self._clock()
         self._refusals.append(now)
         self._paused = max(self._paused, now + (retry_after_s or 0.0))
+        if _count(self._refusals, now - WINDOW_S) < max(FEW, FEW_SHARE * _count(self._sent, now - WINDOW_S)):
+            return
         sent, refused = _count(self._sent, now - MEASURE_S), _count(self._refusals, now - MEASURE_S)
-        through = max(sent - refused, 1) / min(MEASURE_S, max(now - self._sent[0], 1.0)) if self._sent else 1.0
+        least_s = 1.0 if self._pace == math.inf else 0.2
+        through = max(sent - refused, 1) / min(MEASURE_S, max(now - self._run, least_s))
         best, at = self._best
-        if through >= best or now - at > REMEMBER_S:
+        if now - self._run >= MEASURE_S and (through >= best or now - at > REMEMBER_S):
             self._best = best, _ = through, now
         pace = max(MARGIN * through, 0.9 * best if refused < STRAY * sent else 0.0)
-        if pace < 0.995 * self._pace:
-            self._pace, self._cut = pace, now
+        self._pace = min(self._pace, pace)
 
     def heed(self, limits: Limits) -> None:
         """Follow the provider's own count: learn the rate where none is configured, stop where nothing is left."""
@@ -119,10 +125,10 @@ class Rate:
         return self._sent[-self._places] + 2 - MARGIN
 
     def _recover(self, now: float) -> None:
-        """After a cut the pace grows by 0.05 % a second at first, by 2 % a second after a minute."""
+        """After a refusal the pace grows by 0.05 % a second at first, by 0.5 % after a minute, 2 % after two."""
         elapsed, self._seen = now - self._seen, now
         if self._pace < self._most and self._pace != math.inf:
-            growth = 0.0005 * (1 + ((now - self._cut) / 10) ** 2)
+            growth = 0.0005 * (1 + ((now - (self._refusals[-1] if self._refusals else self._run)) / 20) ** 2)
             self._pace = min(self._most, self._pace * (1 + growth * min(elapsed, 1.0)))
 
 

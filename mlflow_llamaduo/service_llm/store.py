@@ -127,7 +127,9 @@ class ReplyStore:
         self._reader = self._writer if path == ":memory:" else _connect(path)
         with self.writing():
             (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-            old = version == 0 and self._writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchone()
+            old = (
+                version == 0 and self._writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchone()
+            )
             for statement in (SCHEMA + (FROM_VERSION_1 if old else "")).split(";"):
                 self._writer.execute(statement)
             self._writer.execute(f"PRAGMA user_version = {VERSION}")
@@ -215,7 +217,8 @@ class ReplyStore:
             f"SELECT COALESCE(SUM(usd), 0), COALESCE(SUM(CASE WHEN run = ? THEN usd END), 0) FROM ({HELD})",  # noqa: S608
             (run,),
         ).fetchone()
-        return min(cap_usd - _spent(self._writer, run) - held_by_run, folder_usd - _spent(self._writer) - held)
+        own, all_ = _spent(self._writer, run) + held_by_run, _spent(self._writer) + held
+        return float(min(cap_usd - own, folder_usd - all_))
 
     def _pay(self, purpose: Purpose, usd: float) -> None:
         self._writer.execute(
@@ -239,7 +242,16 @@ class ReplyStore:
             return False
         self._writer.execute(
             "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (batch.id, purpose.run, purpose.stage, model, json.dumps(batch.keys), None, batch.most_usd, batch.created),
+            (
+                batch.id,
+                purpose.run,
+                purpose.stage,
+                model,
+                json.dumps(batch.keys),
+                None,
+                batch.most_usd,
+                batch.created,
+            ),
         )
         return True
 
@@ -257,7 +269,9 @@ class ReplyStore:
             "SELECT id, keys, most_usd, created, remote FROM batches WHERE model = ? AND run = ? ORDER BY created",
             (model, run),
         ).fetchall()
-        return [Batch(id_, tuple(json.loads(keys)), most, created, remote) for id_, keys, most, created, remote in rows]
+        return [
+            Batch(id_, tuple(json.loads(keys)), most, created, remote) for id_, keys, most, created, remote in rows
+        ]
 
     def close(self) -> None:
         """Close the file; calls of this process that are still open become losses."""
