@@ -5,7 +5,8 @@ gate was not passed, 130 stopped by Ctrl-C. Heavy libraries are imported inside 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -30,6 +31,8 @@ OVERRIDES = {
     "responses_per_prompt": "inference.responses_per_prompt",
     "judge_repeats": "judging.repeats",
 }
+MODEL = ("api_base", "api_key_env", "rpm", "tpm", "concurrency")
+"""Options that go to the judge and to the generator."""
 
 
 def say(line: str) -> None:
@@ -63,7 +66,8 @@ def project_options(command: Callable[..., None]) -> Callable[..., None]:
         overrides = {OVERRIDES[name]: given.pop(name) for name in list(given) if name in OVERRIDES}
         if overrides.get("coverage.path"):
             overrides["coverage.path"] = str(Path(overrides["coverage.path"]).absolute())
-        overrides |= _service_llm(service_llm) | _settings(set_)
+        of_models = {name: given.pop(name) for name in MODEL}
+        overrides |= _service_llm(service_llm, of_models) | _settings(set_)
         command(project=load(task, profile, overrides), **given)
 
     for option in reversed(
@@ -71,21 +75,34 @@ def project_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/."),
             click.option("--profile", default="local", show_default=True, help="A file of projects/profiles/."),
             click.option("--base-model", help="The local model: a folder, or a name on the model hub."),
-            click.option("--service-llm", help="Judge and generator: a litellm name (openai/gpt-4o), or offline."),
+            click.option("--service-llm", help="Judge and generator: a preset (gpt-4o), litellm's name, or offline."),
+            click.option("--api-base", metavar="URL", help="Its server, if not the provider's own."),
+            click.option("--api-key-env", metavar="NAME", help="The environment variable that holds its key."),
+            click.option("--rpm", type=int, help="Requests a minute that it allows."),
+            click.option("--tpm", type=int, help="Tokens a minute that it allows."),
+            click.option("--concurrency", type=int, help="Calls that may be open together."),
             click.option("--rounds", type=int, help="Fine-tunings at most."),
-            click.option("--rows-per-round", type=int, help="Synthetic pairs to ask for in a round."),
+            click.option("--rows-per-round", "--rows", type=int, help="Synthetic pairs to ask for (in a round)."),
             click.option("--gate", help="A least value for both means (70), or figure=value,..."),
             click.option("--budget-usd", type=float, help="Dollars that the service LLM may cost."),
             click.option("--promotion", help="auto: a version that passes is served; review: a person decides."),
             click.option("--epochs", type=int, help="Epochs of a fine-tuning."),
             click.option("--coverage", help="A JSONL file of pairs, instead of the task's own."),
             click.option("--responses-per-prompt", type=int, help="K, answers to each test prompt."),
-            click.option("--judge-repeats", type=int, help="M, judgings of each answer."),
+            click.option("--judge-repeats", "--repeats", type=int, help="M, judgings of each answer."),
             click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Any key: finetune.lora_rank=8."),
         ]
     ):
         loaded = option(loaded)
     return edge(loaded)
+
+
+def flag(name: str, text: str) -> Callable[[Any], Any]:
+    """`--name`, and also `--name true`, which is how MLflow passes `-P name=true`."""
+    return click.option(name, is_flag=False, flag_value=True, default=False, type=bool, metavar="", help=text)
+
+
+yes_option = flag("--yes", "Go on though it is likely to cost more than limits.ask_above_usd.")
 
 
 @click.group(context_settings={"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 100})
@@ -94,7 +111,8 @@ def cli() -> None:
     """Move one task from a paid service LLM to a small local model you own.
 
     \b
-    llamaduo plan --task closed_qa       what a run would ask for, and its dollars
+    llamaduo plan --task closed_qa       what a run would ask for, its dollars and minutes
+    llamaduo doctor --task closed_qa     whether the service LLM can be asked
     llamaduo run --task closed_qa        the whole loop (also: mlflow run . -P task=closed_qa)
     llamaduo serve --task closed_qa      the champion behind an OpenAI-compatible endpoint
 
@@ -103,17 +121,22 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--fresh", is_flag=True, help="Begin anew instead of going on; finished stages are still used.")
-@click.option("--strict", is_flag=True, help="Exit with 3 when the gate was not passed.")
+@flag("--fresh", "Begin anew instead of going on; finished stages are still used.")
+@flag("--strict", "Exit with 3 when the gate was not passed.")
+@yes_option
 @project_options
-def run(project: Project, fresh: bool, strict: bool) -> None:
+def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
     """The whole loop: collect, fine-tune, judge, grow, until the gate passes or a limit stops it.
 
     Run the same command again after a crash or Ctrl-C: it goes on with the unfinished stage.
     """
+    from mlflow_llamaduo.plan import approve, total
+    from mlflow_llamaduo.plan import plan as planned
     from mlflow_llamaduo.preflight import check
 
     parts = check(project)  # before the imports below, which take seconds
+    with _seen() as seen:
+        approve(total(planned(project, parts, seen)).likely, project, yes=yes)
 
     from mlflow_llamaduo import wiring
     from mlflow_llamaduo.tracking.tables import summary
@@ -132,8 +155,13 @@ def run(project: Project, fresh: bool, strict: bool) -> None:
 @cli.command()
 @project_options
 def plan(project: Project) -> None:
-    """What a run would ask of the service LLM: calls, tokens and dollars, stage by stage. Nothing is spent."""
+    """What a run would ask of the service LLM: calls, tokens, dollars and minutes. Nothing is spent.
+
+    Dollars are given with short replies, as they are likely to be, and with long ones; minutes at the configured
+    rate. Where replies of the model are in the store, their mean length and time count.
+    """
     from mlflow_llamaduo.plan import plan as planned
+    from mlflow_llamaduo.plan import total
     from mlflow_llamaduo.preflight import collect, missing
 
     parts = collect(project)
@@ -145,16 +173,45 @@ def plan(project: Project) -> None:
         f"fine-tuning: {recipe.quantization}, rank {recipe.lora_rank}, {recipe.epochs} epochs, "
         f"{recipe.workers} worker(s) with {place} each"
     )
-    rows = planned(project, parts)
+    with _seen() as seen:
+        rows = planned(project, parts, seen)
+    click.echo(
+        f"  {'stage':<20} {'model':<28} {'calls':>7} {'tokens in':>10} {'out':>9} "
+        f"{'low':>8} {'likely':>8} {'high':>8} {'minutes':>8}"
+    )
     for row in rows:
+        minutes = "a day" if row.minutes is None else f"{row.minutes:.1f}"
         click.echo(
-            f"  {row.stage:<22} {row.model:<28} {row.calls:>7} calls {row.input_tokens:>10} tokens in "
-            f"{row.output_tokens:>10} out {row.usd:>9.2f} dollars"
+            f"  {row.stage:<20} {row.model:<28} {row.calls:>7} {row.input_tokens:>10} {row.output_tokens:>9} "
+            f"{row.usd.low:>8.2f} {row.usd.likely:>8.2f} {row.usd.high:>8.2f} {minutes:>8}"
         )
-    total = sum(row.usd for row in rows)
-    click.echo(f"about {total:.2f} dollars if all rounds are run; the budget is {project.limits.budget_usd:.2f}")
-    for problem in missing(project):
+    usd, limits = total(rows), project.limits
+    click.echo(
+        f"dollars: {usd.low:.2f} if the gate is passed in round 0, {usd.likely:.2f} likely if all rounds are run, "
+        f"{usd.high:.2f} if replies are long; the budget is {limits.budget_usd:.2f}"
+    )
+    click.echo(f"minutes: {sum(row.minutes or 0 for row in rows):.1f} of asking, if all rounds are run")
+    if usd.likely > limits.ask_above_usd:
+        say(f"a run needs --yes: it is likely to cost more than limits.ask_above_usd ({limits.ask_above_usd:g})")
+    for problem in missing(*project.service_llm.models):
         say(f"before a run: {problem}")
+
+
+@cli.command()
+@flag("--presets", "List the models that are known by a short name instead.")
+@project_options
+def doctor(project: Project, presets: bool) -> None:
+    """Whether each service LLM can be asked: reachable, key, JSON schema, price, limits.
+
+    Asks one short question of every paid model, a fraction of a cent. Exit code 1 if one cannot be asked.
+    """
+    if presets:
+        _show_presets()
+        return
+    from mlflow_llamaduo import steps
+
+    if not steps.examine_models(project, click.echo):
+        sys.exit(1)
 
 
 @cli.command()
@@ -194,12 +251,20 @@ def infer(project: Project, in_: Path, adapter: Path | None, out: Path) -> None:
 @cli.command()
 @click.option("--in", "in_", type=click.Path(path_type=Path), required=True, help="JSONL of responses.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL of verdicts.")
+@yes_option
 @project_options
-def judge(project: Project, in_: Path, out: Path) -> None:
-    """Stage 4: let the service LLM judge responses: rows of id, instruction, reference, response."""
+def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
+    """Stage 4: let the service LLM judge responses: rows of id, instruction, reference, response.
+
+    \b
+    llamaduo judge --in responses.jsonl --out verdicts.jsonl --service-llm openai/gpt-4o \\
+        --rpm 600 --repeats 10 --concurrency 64
+
+    Run the same command again after a crash or Ctrl-C: what was answered is not asked again.
+    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
     from mlflow_llamaduo import steps
 
-    steps.judge_responses(project, in_, out, say)
+    steps.judge_responses(project, in_, out, say, yes=yes)
 
 
 @cli.command()
@@ -207,12 +272,17 @@ def judge(project: Project, in_: Path, out: Path) -> None:
 @click.option("--test", type=click.Path(path_type=Path), help="JSONL of held-out pairs that nothing may give away.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Another number asks for other pairs.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL of new pairs.")
+@yes_option
 @project_options
-def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: Path) -> None:
-    """Stage 5: let the service LLM write pairs like the seeds; keep the new and clean ones."""
+def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: Path, yes: bool) -> None:
+    """Stage 5: let the service LLM write pairs like the seeds; keep the new and clean ones.
+
+    \b
+    llamaduo synthesize --in train.jsonl --out new.jsonl --rows 1000 --service-llm openai/gpt-4o --rpm 600
+    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
     from mlflow_llamaduo import steps
 
-    steps.synthesize_pairs(project, in_, test, batch, out, say)
+    steps.synthesize_pairs(project, in_, test, batch, out, say, yes=yes)
 
 
 @cli.command()
@@ -225,18 +295,48 @@ def serve(project: Project, port: int | None) -> None:
     start(project, port=port or project.serving.port, say=say)
 
 
-def _service_llm(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    judge_, generator = ("offline/judge", "offline/teacher") if name == "offline" else (name, name)
-    return {"service_llm.judge": judge_, "service_llm.generator": generator}
+def _service_llm(name: str | None, of_models: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the service LLM, for judge and generator alike."""
+    names = {"judge": name, "generator": name}
+    if name == "offline":
+        names = {"judge": "offline/judge", "generator": "offline/teacher"}
+    overrides: dict[str, Any] = {}
+    for role, model in names.items():
+        said = {"model": model, **of_models}
+        overrides |= {f"service_llm.{role}.{key}": value for key, value in said.items() if value is not None}
+    return overrides
+
+
+@contextmanager
+def _seen() -> Iterator[Callable[[str, str], Any]]:
+    """What the reply store knows of earlier replies; a plan makes no store where there is none."""
+    from mlflow_llamaduo.service_llm.store import REPLIES, ReplyStore
+
+    if not REPLIES.is_file():
+        yield lambda model, stage: None
+        return
+    with ReplyStore(REPLIES) as store:
+        yield store.typical
+
+
+def _show_presets() -> None:
+    from mlflow_llamaduo.service_llm.terms import presets
+
+    click.echo(f"{'name':<22} {'model':<38} {'dollars in/out':>15} {'rpm':>6} {'tpm':>9}  as of")
+    for name, known in presets().items():
+        usd = f"{known['input_usd_per_mtok']:g} / {known['output_usd_per_mtok']:g}"
+        off = f", off since {known['retired']}: take {known['successor']}" if "retired" in known else ""
+        rpm, tpm = known.get("rpm", "-"), known.get("tpm", "-")
+        click.echo(f"{name:<22} {known['model']:<38} {usd:>15} {rpm:>6} {tpm:>9}  {known['as_of']}{off}")
 
 
 def _settings(given: tuple[str, ...]) -> dict[str, str]:
     for setting in given:
         if "=" not in setting:
             raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as finetune.lora_rank=8")
-    return dict(setting.split("=", 1) for setting in given)
+    settings = dict(setting.split("=", 1) for setting in given)
+    short = ("service_llm.judge", "service_llm.generator")  # for their models' names
+    return {f"{key}.model" if key in short else key: value for key, value in settings.items()}
 
 
 def _next_steps(project: Project, stop: str) -> list[str]:

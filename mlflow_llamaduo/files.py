@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 from uuid import uuid4
 
-from mlflow_llamaduo.errors import DataError
+from filelock import FileLock, Timeout
+
+from mlflow_llamaduo.errors import DataError, StageError
 
 T = TypeVar("T")
 
@@ -27,6 +29,38 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_atomic(path: Path) -> Iterator[TextIO]:
+    """A text file to write line by line; it takes the name `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file for this process.
+
+    Raises:
+        StageError: another process holds it; `what` says what it does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StageError(f"{what} by another process ({path}); wait for it, or change a parameter") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -61,16 +95,22 @@ def to_jsonl(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def read_jsonl(path: Path, parse: Callable[[Any], T]) -> list[T]:
-    """Every row of a JSONL file, as `parse` makes it; blank lines are passed over.
+    """Every row of a JSONL file, as `parse` makes it; see `each_jsonl`."""
+    return list(each_jsonl(path, parse))
+
+
+def each_jsonl(path: Path, parse: Callable[[Any], T]) -> Iterator[T]:
+    """The rows of a JSONL file one by one, as `parse` makes them; blank lines are passed over.
 
     Args:
         path: the file, UTF-8.
         parse: makes a value of a row, or raises ValueError with the reason why it is none.
 
     Raises:
-        DataError: the message lists file, line and reason of every bad row.
+        DataError: after the last row, if some were bad: file, line and reason of every one.
     """
-    values: list[T] = []
+    if not path.is_file():
+        raise DataError(f"no file {path}")
     problems: list[str] = []
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
@@ -80,13 +120,14 @@ def read_jsonl(path: Path, parse: Callable[[Any], T]) -> list[T]:
             try:
                 row = json.loads(line.decode())
                 json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair breaks every later file
-                values.append(parse(row))
+                value = parse(row)
             except (ValueError, RecursionError) as error:
                 problems.append(f"{path}:{number}: {_reason(error)}")
+            else:
+                yield value
     if problems:
         more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise DataError("\n".join([*problems[:SHOWN], *more]))
-    return values
 
 
 def _reason(error: Exception) -> str:

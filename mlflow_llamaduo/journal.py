@@ -17,14 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rounds import State, StopReason
-from mlflow_llamaduo.errors import StageError
-from mlflow_llamaduo.files import write_atomic
+from mlflow_llamaduo.files import locked, write_atomic
 
 T = TypeVar("T")
 
@@ -55,18 +53,8 @@ class Journal:
         Raises:
             StageError: another process works on it.
         """
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._file.with_suffix(".lock"), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise StageError(
-                f"another process works on this alignment ({self._file}); wait for it, or change a parameter"
-            ) from None
-        try:
+        with locked(self._file.with_suffix(".lock"), "this alignment is being worked on"):
             yield
-        finally:
-            lock.release()
 
     def entry(self) -> Entry:
         """All that is known; an empty entry at first."""

@@ -1,74 +1,166 @@
 """What a run will ask for, told before anything is spent."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.records import Pair
+from mlflow_llamaduo.config import Project, ServiceModel
+from mlflow_llamaduo.core.records import Pair, Response
 from mlflow_llamaduo.core.rounds import Split
+from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.judging import prompt as judging_prompt
-from mlflow_llamaduo.service_llm.terms import price
+from mlflow_llamaduo.service_llm.store import Typical
+from mlflow_llamaduo.service_llm.terms import BATCH_DISCOUNT, Terms, terms
 from mlflow_llamaduo.synthesis import prompt as synthesis_prompt
 
 CHARACTERS_A_TOKEN = 4
 VERDICT_TOKENS = 90
 """An assumption: two scores with a sentence each. A judge that writes more costs more."""
+GUESSED = (0.5, 2.5)
+"""How much shorter or longer replies may be than assumed, while none have been seen."""
+MEASURED = (0.8, 1.25)
+"""The same where replies of this model in this stage are in the store."""
+ENOUGH = 20
+"""Replies that make a mean worth more than the assumption."""
+INPUT = (0.8, 1.3)
+"""How far four characters a token are off, either way."""
+TOKENS_A_SECOND, FIRST_TOKEN_S = 60.0, 0.5
+"""Assumptions about a model's speed, while no call to it has been timed."""
+
+Seen = Callable[[str, str], Typical | None]
+"""Means over the replies that a model has given in a stage (`judge`, `synthesize`) before, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dollars:
+    """An estimate: with short replies, as they are likely to be, with long ones."""
+
+    low: float
+    likely: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One stage of one round: calls to the service LLM, tokens read and written, dollars."""
+    """One stage of one round: calls to the service LLM, likely tokens read and written, dollars, minutes.
+
+    `minutes` is None for a batch: its provider has a day for it.
+    """
 
     stage: str
     model: str
     calls: int
     input_tokens: int
     output_tokens: int
-    usd: float
+    usd: Dollars
+    minutes: float | None
 
 
-def plan(project: Project, parts: Split) -> tuple[Planned, ...]:
-    """Calls, tokens and dollars of every stage that asks the service LLM, if all rounds are run.
+def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None) -> tuple[Planned, ...]:
+    """Calls, tokens, dollars and minutes of every stage that asks the service LLM, if all rounds are run.
 
     Tokens are estimated at four characters each from the coverage pairs; a response is taken to be as long as
-    its reference.
+    its reference. Where replies are in the store, their mean length and time count instead of assumptions.
 
     Raises:
         ConfigError: the price of a model is not known.
     """
     judged = len(parts.test) * project.inference.responses_per_prompt * project.judging.repeats
-    pair = _mean_tokens(parts.train)
     answer = _mean([len(p.response) for p in parts.test]) // CHARACTERS_A_TOKEN
-    verdict_input = len(judging_prompt.SYSTEM) // CHARACTERS_A_TOKEN + _mean_tokens(parts.test) + answer
+    judge = _judge(project, judged, _mean_tokens(parts.test) + answer, seen)
+    pair = _mean_tokens(parts.train)
     calls = -(-project.synthesis.rows_per_round // project.synthesis.pairs_per_call)
-    synthesis_input = len(synthesis_prompt.SYSTEM) // CHARACTERS_A_TOKEN + pair
+    read = len(synthesis_prompt.SYSTEM) // CHARACTERS_A_TOKEN + pair
     written = project.synthesis.pairs_per_call * pair
 
-    planned = [_planned(project, "base: judge", project.service_llm.judge, judged, verdict_input, VERDICT_TOKENS)]
+    planned = [judge("base: judge")]
     for number in range(project.limits.rounds):
         if number:
             planned.append(
-                _planned(
-                    project,
-                    f"round {number}: synthesize",
-                    project.service_llm.generator,
-                    calls,
-                    synthesis_input,
-                    written,
-                )
+                _planned(f"round {number}: synthesize", project.service_llm.generator, calls, read, written, seen)
             )
-        planned.append(
-            _planned(
-                project, f"round {number}: judge", project.service_llm.judge, judged, verdict_input, VERDICT_TOKENS
-            )
-        )
+        planned.append(judge(f"round {number}: judge"))
     return tuple(planned)
 
 
-def _planned(project: Project, stage: str, model: str, calls: int, read: int, written: int) -> Planned:
-    input_usd, output_usd = price(model, project.service_llm)
+def plan_judging(project: Project, responses: Iterable[Response], seen: Seen) -> Planned:
+    """The same for the judging of responses that are there already."""
+    lengths = [len(r.instruction) + len(r.reference) + len(r.text) for r in responses]
+    calls = len(lengths) * project.judging.repeats
+    return _judge(project, calls, _mean(lengths) // CHARACTERS_A_TOKEN if lengths else 0, seen)("judge")
+
+
+def plan_synthesis(project: Project, seeds: Iterable[Pair], seen: Seen) -> Planned:
+    """The same for one batch of new pairs."""
+    pair = _mean_tokens(seeds)
+    calls = -(-project.synthesis.rows_per_round // project.synthesis.pairs_per_call)
+    read = len(synthesis_prompt.SYSTEM) // CHARACTERS_A_TOKEN + pair
+    return _planned(
+        "synthesize", project.service_llm.generator, calls, read, project.synthesis.pairs_per_call * pair, seen
+    )
+
+
+def total(planned: Iterable[Planned]) -> Dollars:
+    """Low: the gate is passed in round 0. Likely: all rounds are run. High: all rounds, and long replies."""
+    rows = tuple(planned)
+    first = [row for row in rows if row.stage in ("base: judge", "round 0: judge")] or rows
+    return Dollars(
+        sum(row.usd.low for row in first), sum(row.usd.likely for row in rows), sum(r.usd.high for r in rows)
+    )
+
+
+def approve(likely_usd: float, project: Project, *, yes: bool) -> None:
+    """Nothing dear begins without a word.
+
+    Raises:
+        ConfigError: the likely cost is over `limits.ask_above_usd` and nobody said `--yes`.
+    """
+    limit = project.limits.ask_above_usd
+    if likely_usd > limit and not yes:
+        raise ConfigError(
+            f"this is likely to cost {likely_usd:.2f} dollars, more than limits.ask_above_usd ({limit:g}): "
+            "`llamaduo plan` with the same options says why; add --yes to go on"
+        )
+
+
+def _judge(project: Project, calls: int, data_tokens: int, seen: Seen) -> Callable[[str], Planned]:
+    read = len(judging_prompt.SYSTEM) // CHARACTERS_A_TOKEN + data_tokens
+    return lambda stage: _planned(stage, project.service_llm.judge, calls, read, VERDICT_TOKENS, seen)
+
+
+def _planned(stage: str, llm: ServiceModel, calls: int, read: int, written: float, seen: Seen) -> Planned:
+    known = terms(llm)
+    before = seen(known.name, stage.rpartition(": ")[2])
+    measured = before is not None and before.replies >= ENOUGH
+    if before is not None and measured:
+        written = before.output_tokens
+    short, long = MEASURED if measured else GUESSED
+    share = BATCH_DISCOUNT if llm.batch else 1.0
+
+    def usd(input_share: float, output_share: float) -> float:
+        output = min(float(llm.max_tokens), output_share * written)
+        return share * calls * known.usd(round(input_share * read), round(output))
+
+    written = min(written, llm.max_tokens)
     return Planned(
-        stage, model, calls, calls * read, calls * written, calls * (read * input_usd + written * output_usd) / 1e6
+        stage,
+        known.name,
+        calls,
+        calls * read,
+        round(calls * written),
+        Dollars(usd(INPUT[0], short), usd(1.0, 1.0), usd(INPUT[1], long)),
+        None if llm.batch else _minutes(known, llm, calls, read, written, before),
+    )
+
+
+def _minutes(known: Terms, llm: ServiceModel, calls: int, read: int, written: float, before: Typical | None) -> float:
+    """The slowest of three: requests a minute, tokens a minute, and so many calls at a time."""
+    if known.offline:
+        return 0.0
+    seconds = before.seconds if before and before.seconds else FIRST_TOKEN_S + written / TOKENS_A_SECOND
+    return max(
+        calls / known.rpm if known.rpm else 0.0,
+        calls * (read + written) / known.tpm if known.tpm else 0.0,
+        calls * seconds / 60 / min(llm.concurrency, max(calls, 1)),
     )
 
 
@@ -77,4 +169,4 @@ def _mean_tokens(pairs: Iterable[Pair]) -> int:
 
 
 def _mean(lengths: list[int]) -> int:
-    return sum(lengths) // len(lengths)
+    return sum(lengths) // max(1, len(lengths))

@@ -88,7 +88,7 @@ class Registry:
             "llamaduo.fingerprint": self._project.fingerprint,
             "llamaduo.adapter": adapter.digest,
             "llamaduo.base_model": adapter.base_model,
-            "llamaduo.judge": self._project.service_llm.judge,
+            "llamaduo.judge": self._project.service_llm.judge.model,
             "llamaduo.decision": str(decision),
         }
 
@@ -155,8 +155,8 @@ class Registry:
                 for result in decision.results
             ],
             "scorecard": asdict(scorecard),
-            "judge": self._project.service_llm.judge,
-            "generator": self._project.service_llm.generator,
+            "judge": self._project.service_llm.judge.model,
+            "generator": self._project.service_llm.generator.model,
             "offline_stand_ins": self._project.offline,
             "adapter": {**asdict(adapter), "path": None},
             "train": {"rows": len(train), "digest": train.digest},

@@ -1,27 +1,36 @@
 """Each stage alone: JSONL in, JSONL or an adapter out."""
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mlflow_llamaduo import preflight, wiring
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.cluster import cluster
-from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.records import Adapter, PairSet, Response, Unjudged, digest
+from mlflow_llamaduo.config import Project, ServiceModel
+from mlflow_llamaduo.core.records import Adapter, Judgement, PairSet, Response, Unjudged, Verdict, digest
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.coverage import read_pairs
+from mlflow_llamaduo.doctor import examine
 from mlflow_llamaduo.errors import DataError
-from mlflow_llamaduo.files import folder_digest, read_jsonl, to_jsonl, write_atomic
+from mlflow_llamaduo.files import each_jsonl, folder_digest, locked, to_jsonl, write_atomic, writing_atomic
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
-from mlflow_llamaduo.judging import judge
-from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.judging import judge_each
+from mlflow_llamaduo.plan import approve, plan_judging, plan_synthesis
+from mlflow_llamaduo.progress import bar
+from mlflow_llamaduo.service_llm.client import Purpose, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.store import REPLIES
 from mlflow_llamaduo.synthesis import curate, synthesize
 
 Say = Callable[[str], None]
+
+SAMPLE = 1000
+"""Rows that the cost of judging a file is reckoned from."""
 
 
 def coverage(project: Project, out: Path, say: Say) -> None:
@@ -40,7 +49,7 @@ def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say
     base = resolve(project.base_model, say)
     with cluster():
         steps = optimizer_steps(len(train_pairs), project.finetune)
-        with wiring.bar("fine-tuning", steps, "step") as progress:
+        with bar("fine-tuning", steps, "step") as progress:
             adapter = finetune(
                 train_pairs, dev_pairs, base=base, recipe=project.finetune, target=out, done=progress.update
             )
@@ -54,7 +63,7 @@ def infer(project: Project, in_: Path, adapter: Path | None, out: Path, say: Say
     trained = None if adapter is None else _adapter(adapter)
     with cluster():
         pool = EnginePool(base, project.inference)
-        with wiring.bar("answers", len(prompts), "prompt") as progress:
+        with bar("answers", len(prompts), "prompt") as progress:
             responses = pool.answer(prompts, trained, done=progress.update)
         pool.release()
     rows = [
@@ -64,44 +73,43 @@ def infer(project: Project, in_: Path, adapter: Path | None, out: Path, say: Say
     say(f"{len(rows)} responses in {out}")
 
 
-def judge_responses(project: Project, in_: Path, out: Path, say: Say) -> None:
-    """Write every response row with its verdicts and their means."""
-    if not in_.is_file():
-        raise DataError(f"no file {in_}")
-    read = read_jsonl(in_, _response)
-    responses = [response for _, response in read]
-    repeats = project.judging.repeats
-    with _llm(project, project.service_llm.judge, "judge") as llm:
-        with wiring.bar("judgings", len(responses) * repeats, "judging") as progress:
-            judgements = judge(responses, llm=llm, repeats=repeats, done=progress.update)
-    written = []
-    for number, (row, _) in enumerate(read):
-        own = judgements[number * repeats : (number + 1) * repeats]
-        card = score(own)
-        verdicts = [
-            {"unjudged": j.reason}
-            if isinstance(j, Unjudged)
-            else {"similarity": j.similarity, "precision": j.precision, "reason": j.reason}
-            for j in own
-        ]
-        judged = card.unjudged < card.judgings
-        means = {"similarity": card.similarity.mean, "precision": card.precision.mean} if judged else {}
-        written.append({**row, "verdicts": verdicts, **means})
-    write_atomic(out, to_jsonl(written))
-    card = score(judgements)
-    say(
-        f"{out}: precision {card.precision.mean:.1f}, similarity {card.similarity.mean:.1f}, "
-        f"{card.unjudged} of {card.judgings} judgings without a verdict"
-    )
+def judge_responses(project: Project, in_: Path, out: Path, say: Say, *, yes: bool) -> None:
+    """Write every response row with its verdicts and their means; rows stream, so that there may be many."""
+    rows = sum(1 for _ in each_jsonl(in_, _response))  # all bad rows are told before anything is paid for
+    settings, llm_ = project.judging, project.service_llm.judge
+    calls, totals = rows * settings.repeats, Totals()
+    with _llm(project, llm_, "judge", out) as llm:
+        sample = (response for _, response in islice(each_jsonl(in_, _response), SAMPLE))
+        planned = plan_judging(project, sample, llm.store.typical)
+        approve(planned.usd.likely * rows / max(1, min(rows, SAMPLE)), project, yes=yes)
+        read: deque[dict[str, Any]] = deque()
+
+        def responses() -> Iterator[Response]:
+            for row, response in each_jsonl(in_, _response):
+                read.append(row)
+                yield response
+
+        with (
+            wiring.asking("judgings", calls, "judging", llm, calls, say) as progress,
+            writing_atomic(out) as stream,
+        ):
+            for _, own in judge_each(responses(), llm=llm, repeats=settings.repeats, done=progress.update):
+                stream.write(to_jsonl([{**read.popleft(), **_judged(own)}]))
+                totals.add(own)
+    say(f"{out}: {totals}, {llm.meter.usd:.4f} dollars")
 
 
-def synthesize_pairs(project: Project, in_: Path, test: Path | None, batch: int, out: Path, say: Say) -> None:
+def synthesize_pairs(
+    project: Project, in_: Path, test: Path | None, batch: int, out: Path, say: Say, *, yes: bool
+) -> None:
     """Write the new pairs that were kept, and beside them the rejected ones with their reasons."""
     seeds = read_pairs(in_)
     held_out = read_pairs(test) if test else PairSet(())
     settings = project.synthesis
-    with _llm(project, project.service_llm.generator, "synthesize") as llm:
-        with wiring.bar("new pairs", settings.rows_per_round, "pair") as progress:
+    calls = -(-settings.rows_per_round // settings.pairs_per_call)
+    with _llm(project, project.service_llm.generator, "synthesize", out) as llm:
+        approve(plan_synthesis(project, seeds, llm.store.typical).usd.likely, project, yes=yes)
+        with wiring.asking("new pairs", settings.rows_per_round, "pair", llm, calls, say) as progress:
             new, malformed = synthesize(
                 seeds,
                 llm=llm,
@@ -115,19 +123,74 @@ def synthesize_pairs(project: Project, in_: Path, test: Path | None, batch: int,
     write_atomic(out, to_jsonl(pair.row() for pair in grown.kept))
     if rejected:
         write_atomic(out.with_suffix(".rejected.jsonl"), to_jsonl(asdict(r) for r in rejected))
-    say(f"{len(grown.kept)} pairs in {out}, {len(rejected)} rejected")
+    say(f"{len(grown.kept)} pairs in {out}, {len(rejected)} rejected, {llm.meter.usd:.4f} dollars")
+
+
+def examine_models(project: Project, show: Say) -> bool:
+    """Say of each configured service LLM whether it can be asked; True if all can."""
+    good = True
+    roles = project.service_llm
+    for llm in roles.models:
+        names = [name for name, own in (("judge", roles.judge), ("generator", roles.generator)) if own == llm]
+        show(f"{' and '.join(names)}: {llm.model}" + (f" at {llm.api_base}" if llm.api_base else ""))
+        with ReplyStore(REPLIES) as store:
+            for finding in examine(llm, store):
+                good = good and finding.good is not False
+                mark = {True: "ok", False: "BAD", None: ""}[finding.good]
+                show(f"  {finding.what:<14} {mark:<4} {finding.detail}")
+    return good
+
+
+@dataclass
+class Totals:
+    """Means over judgings that came and went."""
+
+    judgings: int = 0
+    verdicts: int = 0
+    precision: float = 0.0
+    similarity: float = 0.0
+
+    def add(self, own: Sequence[Judgement]) -> None:
+        """Some more of them."""
+        self.judgings += len(own)
+        for judgement in own:
+            if isinstance(judgement, Verdict):
+                self.verdicts += 1
+                self.precision += judgement.precision
+                self.similarity += judgement.similarity
+
+    def __str__(self) -> str:
+        of = max(1, self.verdicts)
+        return (
+            f"precision {self.precision / of:.1f}, similarity {self.similarity / of:.1f}, "
+            f"{self.judgings - self.verdicts} of {self.judgings} judgings without a verdict"
+        )
+
+
+def _judged(own: Sequence[Judgement]) -> dict[str, Any]:
+    """A row's verdicts, and their means where there are any."""
+    verdicts = [
+        {"unjudged": j.reason}
+        if isinstance(j, Unjudged)
+        else {"similarity": j.similarity, "precision": j.precision, "reason": j.reason}
+        for j in own
+    ]
+    card = score(own)
+    judged = card.unjudged < card.judgings
+    means = {"similarity": card.similarity.mean, "precision": card.precision.mean} if judged else {}
+    return {"verdicts": verdicts, **means}
 
 
 @contextmanager
-def _llm(project: Project, model: str, stage: str) -> Iterator[ServiceLLM]:
-    preflight.check_models(project)
-    store = ReplyStore(wiring.HOME / "replies.sqlite")
-    run = f"{stage}-{digest(project.service_llm.model_dump())}"
-    budget = Budget(project.limits.budget_usd, store.spent_usd(run))
-    try:
-        yield ServiceLLM(model, project.service_llm, store=store, budget=budget, run=run, stage=stage)
-    finally:
-        store.close()
+def _llm(project: Project, llm: ServiceModel, stage: str, out: Path) -> Iterator[ServiceLLM]:
+    """The service LLM for one step; a second process that writes the same file has to wait."""
+    preflight.check_models(llm)
+    run = f"{stage}-{digest(llm.identity, str(out.absolute()))}"
+    with (
+        locked(wiring.HOME / "steps" / f"{run}.lock", f"{out} is being written"),
+        ReplyStore(REPLIES) as store,
+    ):
+        yield ServiceLLM(llm, store=store, budget=wiring.budget(project), purpose=Purpose(run, stage))
 
 
 def _adapter(folder: Path) -> Adapter:

@@ -1,17 +1,13 @@
 """Which implementation stands behind which stage; the only module that knows them all."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
-from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
 from mlflow_llamaduo.core.rounds import BASE, Split, stop_reason
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
@@ -19,9 +15,11 @@ from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.loop import Outcome, Stages, align
+from mlflow_llamaduo.progress import Watched, bar, watched
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
-from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.store import REPLIES
 from mlflow_llamaduo.synthesis import curate, synthesize
 from mlflow_llamaduo.tracking import Tracker, point_here
 
@@ -65,20 +63,18 @@ def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterat
     hush()
     base = resolve(project.base_model, say)
     say(f"base model {project.base_model}: {base.path} ({base.source})")
-    store = ReplyStore(HOME / "replies.sqlite")
-    budget = Budget(project.limits.budget_usd, store.spent_usd(journal.fingerprint))
+    store = ReplyStore(REPLIES)
     with ExitStack() as cleanup:
         cleanup.callback(store.close)
-        desk = _Desk(project, journal, base, store, budget, say, cleanup)
+        tracker = Tracker(project, journal, lambda number: _spent_usd(store, journal.fingerprint, number))
+        desk = _Desk(project, journal, base, store, tracker, say, cleanup)
         yield Stages(
             collect=lambda: parts,
             finetune=desk.finetune,
             infer=desk.infer,
             judge=desk.judge,
             synthesize=desk.synthesize,
-            tracker=Tracker(
-                project, journal, lambda n: store.spent_usd(journal.fingerprint, None if n is None else title(n))
-            ),
+            tracker=tracker,
             registry=Registry(project),
         )
 
@@ -92,7 +88,7 @@ class _Desk:
         journal: Journal,
         base: BaseModelFolder,
         store: ReplyStore,
-        budget: Budget,
+        tracker: Tracker,
         say: Say,
         cleanup: ExitStack,
     ) -> None:
@@ -100,7 +96,7 @@ class _Desk:
         self._journal = journal
         self._base = base
         self._store = store
-        self._budget = budget
+        self._tracker = tracker
         self._say = say
         self._cleanup = cleanup
         self._connected = False
@@ -143,28 +139,31 @@ class _Desk:
         return self._journal.once("infer", inputs, tuple[Response, ...], make)
 
     def judge(self, responses: tuple[Response, ...], number: int) -> tuple[Judgement, ...]:
-        repeats = self._project.judging.repeats
-        model = self._project.service_llm.judge
+        settings = self._project.judging
+        configured = self._project.service_llm.judge
 
         def make(_: Path) -> tuple[Judgement, ...]:
-            total = len(responses) * repeats
-            self._say(f"{title(number)}: {model} judges {len(responses)} answers, {repeats} times each")
-            with bar(f"{title(number)}: judgings", total, "judging") as progress:
-                return judge(responses, llm=self._llm(model, number), repeats=repeats, done=progress.update)
+            calls = len(responses) * settings.repeats
+            llm = self._llm(configured, number, "judge", settings.trace_share)
+            self._say(f"{title(number)}: {llm.model} judges {len(responses)} answers, {settings.repeats} times each")
+            with asking(f"{title(number)}: judgings", calls, "judging", llm, calls, self._say) as progress:
+                return judge(responses, llm=llm, repeats=settings.repeats, done=progress.update)
 
-        inputs = [[asdict(r) for r in responses], model, self._project.service_llm.model_dump(), repeats]
+        inputs = [[asdict(r) for r in responses], configured.identity, settings.repeats]
         return self._journal.once("judge", inputs, tuple[Judgement, ...], make)
 
     def synthesize(self, train: PairSet, test: PairSet, number: int) -> Grown:
         settings = self._project.synthesis
-        model = self._project.service_llm.generator
+        configured = self._project.service_llm.generator
 
         def make(_: Path) -> Grown:
-            self._say(f"{title(number)}: {model} writes {settings.rows_per_round} pairs")
-            with bar(f"{title(number)}: new pairs", settings.rows_per_round, "pair") as progress:
+            llm = self._llm(configured, number, "synthesize", settings.trace_share)
+            rows, calls = settings.rows_per_round, -(-settings.rows_per_round // settings.pairs_per_call)
+            self._say(f"{title(number)}: {llm.model} writes {rows} pairs")
+            with asking(f"{title(number)}: new pairs", rows, "pair", llm, calls, self._say) as progress:
                 new, malformed = synthesize(
                     train,
-                    llm=self._llm(model, number),
+                    llm=llm,
                     rows=settings.rows_per_round,
                     per_call=settings.pairs_per_call,
                     batch=number,
@@ -177,9 +176,8 @@ class _Desk:
             train.digest,
             test.digest,
             number,
-            model,
-            self._project.service_llm.model_dump(),
-            settings.model_dump(),
+            configured.identity,
+            settings.model_dump(exclude={"trace_share"}),
         ]
         return self._journal.once("synthesize", inputs, Grown, make)
 
@@ -189,15 +187,31 @@ class _Desk:
             self._cleanup.callback(self._pool.release)
             self._connected = True
 
-    def _llm(self, model: str, number: int) -> ServiceLLM:
+    def _llm(self, llm: ServiceModel, number: int, stage: str, trace_share: float) -> ServiceLLM:
         return ServiceLLM(
-            model,
-            self._project.service_llm,
+            llm,
             store=self._store,
-            budget=self._budget,
-            run=self._journal.fingerprint,
-            stage=title(number),
+            budget=budget(self._project),
+            purpose=Purpose(self._journal.fingerprint, f"{title(number)}: {stage}"),
+            trace=self._tracker.trace,
+            trace_share=trace_share,
         )
+
+
+def budget(project: Project) -> Budget:
+    """The caps that a project sets for its run and for the working folder."""
+    folder = project.limits.folder_budget_usd
+    return Budget(project.limits.budget_usd, float("inf") if folder is None else folder)
+
+
+@contextmanager
+def asking(
+    description: str, total: int, unit: str, llm: ServiceLLM, calls: int, say: Callable[[str], None]
+) -> Iterator[Watched]:
+    """Progress of a stage that asks the service LLM: a bar with rate, failures and dollars."""
+    with watched(description, total, unit, line=lambda: llm.meter.line(calls), say=say) as shown:
+        llm.meter.watch = shown.refresh
+        yield shown
 
 
 def title(number: int) -> str:
@@ -205,6 +219,8 @@ def title(number: int) -> str:
     return "base" if number == BASE else f"round {number}"
 
 
-def bar(description: str, total: int, unit: str) -> "tqdm[Any]":
-    """A progress bar on a terminal; nothing where the output goes to a file."""
-    return tqdm(desc=description, total=total, unit=unit, file=sys.stderr, disable=None, leave=False)
+def _spent_usd(store: ReplyStore, run: str, number: int | None) -> float:
+    """Dollars of one round's stages, or of all."""
+    if number is None:
+        return store.spent_usd(run)
+    return sum(store.spent_usd(run, f"{title(number)}: {stage}") for stage in ("judge", "synthesize"))

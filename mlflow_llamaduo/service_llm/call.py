@@ -40,6 +40,8 @@ UNUSABLE = (failures.AuthenticationError, failures.PermissionDeniedError, failur
 PERMANENT = (failures.BadRequestError, failures.UnprocessableEntityError, failures.APIError)
 NO_CREDIT = ("insufficient_quota", "credit balance is too low")
 """How OpenAI and Anthropic say that waiting will not help."""
+BACKOFF_S = 1.0
+"""The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
 NEVER_SENT = ("ConnectError", "ConnectTimeout", "ClientConnectorError", "PoolTimeout")
 
 

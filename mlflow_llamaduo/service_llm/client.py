@@ -12,9 +12,9 @@ from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.errors import BudgetError, ConfigError
 from mlflow_llamaduo.service_llm import call
-from mlflow_llamaduo.service_llm.batch import ask_in_batches
+from mlflow_llamaduo.service_llm.batch import Batches
 from mlflow_llamaduo.service_llm.budget import Budget, Desk, settle
-from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
+from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request, most_tokens
 from mlflow_llamaduo.service_llm.meter import Meter
 from mlflow_llamaduo.service_llm.rate import Limits, Turnstile
 from mlflow_llamaduo.service_llm.shared_rate import turnstile
@@ -25,8 +25,6 @@ Answer = Reply | Failure
 Trace = Callable[[str, Request, Answer, Purpose], None]
 """Told model, request, answer and purpose of a sampled call."""
 
-BACKOFF_S = 1.0
-"""The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
 ALONE_S = 3.0
 """How long the others wait for the first call."""
 AT_ONCE = 256
@@ -66,7 +64,7 @@ class ServiceLLM:
         self.store = store
         self._trace = trace
         self._traced = int(trace_share * 2**32)
-        known = store.typical(self.model, purpose.stage)
+        known = store.typical(self.model, purpose.stage.rpartition(": ")[2])
         self._output = known.output_tokens if known else min(256.0, llm.max_tokens)
         self._input_share = 0.5  # tokens of a request over `most_tokens`
 
@@ -107,10 +105,8 @@ class ServiceLLM:
         )
 
     def _in_batches(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
-        keyed = ((self.key(request), request) for request in requests)
-        return ask_in_batches(
-            keyed, self.terms, self.llm, store=self.store, budget=self.budget, purpose=self.purpose, meter=self.meter
-        )
+        batches = Batches(self.terms, self.llm, self.store, self.budget, self.purpose, self.meter)
+        return batches.complete_many((self.key(request), request) for request in requests)
 
     async def _one_by_one(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
         flow = _Flow(self, requests)
@@ -136,7 +132,7 @@ class ServiceLLM:
                 return answer
             reason = answer.reason
             if attempt < self.llm.retries:
-                backoff = min(60.0, BACKOFF_S * 2.0 ** (attempt + 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+                backoff = min(60.0, call.BACKOFF_S * 2.0 ** (attempt + 1)) * random.uniform(0.5, 1.0)  # noqa: S311
                 await asyncio.sleep(max(backoff, found.retry_after_s or 0.0))
         failure = Failure(f"gave up after {self.llm.retries + 1} tries: {reason}")
         self.meter.ended(failure)
@@ -264,12 +260,6 @@ class _Flow:
             return []
         answer = task.result()
         return [(index, answer) for index in indices]
-
-
-def most_tokens(request: Request) -> int:
-    """No fewer tokens than the request has: a token is a byte at least, and every message has some of its own."""
-    schema = len(str(request.schema)) if request.schema else 0
-    return schema + sum(len(m["content"].encode("utf-8", "replace")) + 16 for m in request.messages)
 
 
 @contextmanager

@@ -43,3 +43,9 @@ class Purpose:
 
     run: str
     stage: str
+
+
+def most_tokens(request: Request) -> int:
+    """No fewer tokens than the request has: a token is a byte at least, and every message has some of its own."""
+    schema = len(str(request.schema)) if request.schema else 0
+    return schema + sum(len(m["content"].encode("utf-8", "replace")) + 16 for m in request.messages)

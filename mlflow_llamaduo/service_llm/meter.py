@@ -11,7 +11,7 @@ WINDOW_S = 30.0
 
 
 class Meter:
-    """Counts of one stage's calls. Dollars are this meter's, not the run's."""
+    """Counts of one stage's calls. Dollars are this meter's, not the run's; `watch` is called when they change."""
 
     def __init__(self, rpm: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rpm = rpm
@@ -20,6 +20,8 @@ class Meter:
         self._sent: deque[float] = deque()
         self.calls = self.replies = self.failed = self.stored = self.tries = self.refusals = 0
         self.usd = 0.0
+        self._note = ""
+        self.watch: Callable[[], object] = lambda: None
 
     def sent(self) -> None:
         """A call has gone out."""
@@ -46,6 +48,12 @@ class Meter:
             self.replies += 1
         else:
             self.failed += 1
+        self.watch()
+
+    def note(self, text: str) -> None:
+        """What there is to say while nothing ends."""
+        self._note = text
+        self.watch()
 
     @property
     def per_minute(self) -> float:
@@ -72,4 +80,6 @@ class Meter:
             done = self.replies + self.failed
             left = max(0, total - done - self.stored)
             parts.append(f"${self.usd:.2f} of about ${self.usd + left * self.usd / max(1, done):.2f}")
+        if self._note:
+            parts.append(self._note)
         return ", ".join(parts)

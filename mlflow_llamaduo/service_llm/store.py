@@ -21,12 +21,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 import psutil
 
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply
 
+REPLIES = Path(".llamaduo/replies.sqlite")
+"""The store of a working folder."""
 VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -175,12 +178,12 @@ class ReplyStore:
         (total,) = self._reader.execute("SELECT COUNT(*) FROM replies WHERE run = ?", (run,)).fetchone()
         return int(total)
 
-    def typical(self, model: str, stages: str, latest: int = 1000) -> Typical | None:
-        """Means over a model's latest replies in stages like `stages` (SQL LIKE); None if there are none."""
+    def typical(self, model: str, stage: str, latest: int = 1000) -> Typical | None:
+        """Means over a model's latest replies in a stage (`judge`), of whichever round; None if there are none."""
         row = self._reader.execute(
             "SELECT COUNT(*), AVG(input_tokens), AVG(output_tokens), AVG(NULLIF(seconds, 0)) FROM (SELECT * FROM "
-            "replies WHERE model = ? AND stage LIKE ? ORDER BY created DESC LIMIT ?)",
-            (model, stages, latest),
+            "replies WHERE model = ? AND stage LIKE '%' || ? ORDER BY created DESC LIMIT ?)",
+            (model, stage, latest),
         ).fetchone()
         return Typical(row[0], row[1], row[2], row[3] or 0.0) if row[0] else None
 
@@ -282,6 +285,12 @@ class ReplyStore:
                 self.lose(Failure(OPEN, likely), model=model, purpose=Purpose(run, stage), hold=hold)
         self._reader.close()
         self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -43,13 +43,13 @@ def synthesize(
         Request(ask(seed, count=per_call, batch=batch * calls + call), SCHEMA) for call, seed in enumerate(chosen)
     )
     replies: dict[int, tuple[list[Pair], list[Rejected]]] = {}
-    for index, reply in llm.complete(requests):
+    for index, reply in llm.complete_many(requests):
         if isinstance(reply, Failure):
             replies[index] = [], [Rejected(None, "malformed", reply.reason)]
         else:
             pairs, rejected = read(reply.text, example=chosen[index], source=f"synthetic/{batch}")
             if reply.cut and pairs:  # mended, the last pair of a reply that was cut ends in the middle
-                rejected.append(Rejected(pairs.pop(), "malformed", "cut at service_llm.max_tokens"))
+                rejected.append(Rejected(pairs.pop(), "malformed", "cut at max_tokens of the generator"))
             replies[index] = pairs, rejected
         done(per_call)
     in_order = [replies[index] for index in range(calls)]

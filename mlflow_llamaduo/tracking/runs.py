@@ -23,6 +23,7 @@ from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Res
 from mlflow_llamaduo.core.rounds import BASE, Round, State, StopReason
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.journal import Journal
+from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
 from mlflow_llamaduo.tracking.tables import (
     pairs_table,
     rejected_table,
@@ -30,6 +31,7 @@ from mlflow_llamaduo.tracking.tables import (
     summary,
     verdicts_table,
 )
+from mlflow_llamaduo.tracking.traces import trace_call
 
 STAND_IN = (
     "The service LLM of this run is an offline stand-in: pairs come from a grammar and scores from reference "
@@ -46,6 +48,7 @@ class Tracker:
         self._spent_usd = spent_usd
         self._client = MlflowClient()
         self.run_id = ""
+        self._round_run_id = ""
         self._experiment_id: str | None = None
 
     @contextmanager
@@ -89,7 +92,16 @@ class Tracker:
             if known is None:
                 self._journal.update(round_run_ids=(*ids[:number], run.info.run_id))
                 mlflow.set_tags({"llamaduo.task": self._project.task, "llamaduo.round": str(number)})
-            yield RoundLog(self, self._project, run)
+            self._round_run_id = run.info.run_id
+            try:
+                yield RoundLog(self, self._project, run)
+            finally:
+                self._round_run_id = ""
+
+    def trace(self, model: str, request: Request, answer: Reply | Failure, purpose: Purpose) -> None:
+        """One call to the service LLM as a trace, on the run of its round, or else of the whole alignment."""
+        run_id = self._round_run_id or self.run_id
+        trace_call(model, request, answer, purpose, experiment_id=self._experiment_id, run_id=run_id)
 
     def finish(self, state: State, stop: StopReason) -> None:
         """Outcome, table and break-even, on the parent run."""
