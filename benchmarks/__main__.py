@@ -5,9 +5,10 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import startup
+from benchmarks import service_llm, startup
+from benchmarks.row import COLUMNS, table_line
 
-BENCHMARKS = (startup,)
+BENCHMARKS = (startup, service_llm)
 HEAD = """# Benchmarks
 
 Written by `make bench`. A ratio is the figure over the peer's or the limit's, measured in the same run: compare
@@ -22,8 +23,8 @@ def main() -> None:
     lines = [
         f"{machine}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         "",
-        "| benchmark | figure | peer | ratio | limit | ratio |",
-        "| --- | --- | --- | --- | --- | --- |",
+        table_line(*COLUMNS),
+        table_line(*("---" for _ in COLUMNS)),
     ]
     for benchmark in BENCHMARKS:
         lines += [str(row) for row in benchmark.measure()]

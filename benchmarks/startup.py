@@ -24,8 +24,8 @@ def measure() -> Iterator[Row]:
         for name, command in commands.items():
             seconds[name].append(_timed(command))
     ours, plugin, peer, limit = (median(seconds[name]) for name in commands)
-    yield Row("`llamaduo --help`", ours, "`mlflow --help`", peer, "bare Python", limit)
-    yield Row("`import mlflow_llamaduo`", plugin, "`mlflow --help`", peer, "bare Python", limit)
+    yield Row("`llamaduo --help`", ours, "s", "`mlflow --help`", peer, "bare Python", limit)
+    yield Row("`import mlflow_llamaduo`", plugin, "s", "`mlflow --help`", peer, "bare Python", limit)
 
 
 def _timed(command: list[str]) -> float:

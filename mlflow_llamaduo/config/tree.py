@@ -61,15 +61,22 @@ class ServiceModel(Section):
         return self.model_dump(include={"model", "api_base", "max_tokens", "json_schema"})
 
 
-def _named(value: Any) -> Any:
-    return {"model": value} if isinstance(value, str) else value
+def _named(default: str) -> BeforeValidator:
+    """A name alone is short for a section; a section without a name is about the stand-in."""
+
+    def section(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"model": value}
+        return {"model": default, **value} if isinstance(value, dict) else value
+
+    return BeforeValidator(section)
 
 
 class ServiceLLMs(Section):
     """The service LLM in its two parts: the generator writes pairs, the judge scores responses."""
 
-    generator: Annotated[ServiceModel, BeforeValidator(_named)] = ServiceModel(model="offline/teacher")
-    judge: Annotated[ServiceModel, BeforeValidator(_named)] = ServiceModel(model="offline/judge")
+    generator: Annotated[ServiceModel, _named("offline/teacher")] = ServiceModel(model="offline/teacher")
+    judge: Annotated[ServiceModel, _named("offline/judge")] = ServiceModel(model="offline/judge")
 
     @property
     def models(self) -> tuple[ServiceModel, ...]:

@@ -145,6 +145,7 @@ class OpenAIBatches:
             "api_base": self._llm.api_base,
             "api_key": call.api_key(self._llm),
             "timeout": self._llm.timeout_s,
+            "max_retries": 0,  # OpenAI's library would submit again without looking whether it had
         }
 
 

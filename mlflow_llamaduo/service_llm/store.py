@@ -77,7 +77,6 @@ CREATE TABLE IF NOT EXISTS batches (
     stage TEXT NOT NULL,
     model TEXT NOT NULL,
     keys TEXT NOT NULL,
-    input_file TEXT,
     remote TEXT,
     most_usd REAL NOT NULL,
     created REAL NOT NULL

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_llamaduo.config import ServiceLLMs
+from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.core.records import Message, Pair, PairSet, Response, Verdict
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.judging import judge
-from mlflow_llamaduo.service_llm.client import Budget, Failure, ReplyStore, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, Failure, Purpose, ReplyStore, Request, ServiceLLM
 from mlflow_llamaduo.service_llm.offline import judge as offline_judge
 from mlflow_llamaduo.service_llm.offline import teach
 from mlflow_llamaduo.synthesis import synthesize
@@ -74,8 +74,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.close()
 
 
-def over_http(server: Server, store: ReplyStore, *, cap_usd: float = 1.0, retries: int = 0) -> ServiceLLM:
-    settings = ServiceLLMs(
+def over_http(server: Server, store: ReplyStore, *, cap_usd: float = 10.0, retries: int = 0) -> ServiceLLM:
+    asked = ServiceModel(
+        model="openai/local",
         api_base=server.url,
         api_key_env="TEST_SERVICE_KEY",
         input_usd_per_mtok=1000,
@@ -83,7 +84,11 @@ def over_http(server: Server, store: ReplyStore, *, cap_usd: float = 1.0, retrie
         max_tokens=200,
         retries=retries,
     )
-    return ServiceLLM("openai/local", settings, store=store, budget=Budget(cap_usd), run="r", stage="s")
+    return ServiceLLM(asked, store=store, budget=Budget(cap_usd), purpose=Purpose("r", "s"))
+
+
+def offline(name: str, store: ReplyStore) -> ServiceLLM:
+    return ServiceLLM(ServiceModel(model=name), store=store, budget=Budget(0), purpose=Purpose("r", "s"))
 
 
 @pytest.fixture(params=["offline", "http"])
@@ -92,7 +97,7 @@ def llm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceLLM]:
     if request.param == "http":
         yield over_http(request.getfixturevalue("server"), store, cap_usd=100)
     else:
-        yield ServiceLLM("offline/judge", ServiceLLMs(), store=store, budget=Budget(0), run="r", stage="s")
+        yield offline("offline/judge", store)
     store.close()
 
 
@@ -115,18 +120,16 @@ def test_a_judge_gives_every_response_its_verdicts(llm: ServiceLLM) -> None:
 
 def test_what_was_answered_once_is_not_asked_again(llm: ServiceLLM) -> None:
     first = judge(RESPONSES, llm=llm, repeats=2, done=lambda _: None)
-    spent = llm.budget.spent_usd
+    spent = llm.spent_usd
     assert judge(RESPONSES, llm=llm, repeats=2, done=lambda _: None) == first
-    assert llm.budget.spent_usd == spent
+    assert llm.spent_usd == spent
 
 
 def test_a_generator_writes_the_pairs_that_it_is_asked_for(server: Server, tmp_path: Path) -> None:
     seeds = PairSet((Pair((Message("user", "Passage. Question?"),), "Answer", "closed_qa"),))
     over = over_http(server, ReplyStore(tmp_path / "http.sqlite"), cap_usd=100)
-    offline = ServiceLLM(
-        "offline/teacher", ServiceLLMs(), store=ReplyStore(":memory:"), budget=Budget(0), run="r", stage="s"
-    )
-    written = [synthesize(seeds, llm=m, rows=8, per_call=4, batch=1, done=lambda _: None) for m in (over, offline)]
+    teacher = offline("offline/teacher", ReplyStore(":memory:"))
+    written = [synthesize(seeds, llm=m, rows=8, per_call=4, batch=1, done=lambda _: None) for m in (over, teacher)]
     assert len(written[0][0]) == 8
     assert written[0] == written[1], "the same prompts, parser and grammar give the same pairs over HTTP"
 
@@ -147,12 +150,12 @@ def test_dollars_are_those_of_the_usage_that_the_server_counted(server: Server, 
 
 def ask(llm: ServiceLLM) -> Any:
     data = json.dumps({"instruction": "i", "reference": "r", "response": "r"})
-    ((_, reply),) = llm.complete([Request(({"role": "user", "content": data},))])
+    ((_, reply),) = llm.complete_many([Request(({"role": "user", "content": data},))])
     return reply
 
 
 def test_a_passing_fault_is_tried_again(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlflow_llamaduo.service_llm.client.BACKOFF_S", 0.01)
+    monkeypatch.setattr("mlflow_llamaduo.service_llm.call.BACKOFF_S", 0.01)
     server.faults = [429, 500, 503]
     assert not isinstance(ask(over_http(server, ReplyStore(tmp_path / "s"), retries=3)), Failure)
     assert len(server.requests) == 4

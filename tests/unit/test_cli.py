@@ -17,6 +17,8 @@ from mlflow_llamaduo.files import to_jsonl
 from tests.unit.builders import pairs
 
 PACKAGE = Path(mlflow_llamaduo.__file__).parent
+PAID = ("--service-llm", "gpt-4o", "--api-base", "http://127.0.0.1:9/v1")
+RESPONSE = {"id": "p0/0", "instruction": "Which town?", "reference": "Arn", "response": "Arn"}
 HEAVY = ("mlflow", "ray", "torch", "transformers", "litellm", "pandas", "scipy")
 
 
@@ -94,7 +96,15 @@ def test_every_bad_coverage_row_is_a_line_with_file_and_number(clone: Path) -> N
         (["--profile", "locla"], "did you mean 'local'?"),
         (["--coverage", "nowhere.jsonl"], "no coverage file"),
         (["--set", "coverage.test_rows=19"], "20 pairs are too few"),
-        (["--service-llm", "openai/unheard-of", "--set", "service_llm.api_base=http://here/v1"], "price"),
+        (["--service-llm", "openai/unheard-of", "--api-base", "http://here/v1"], "price"),
+        (["--service-llm", "gpt4o"], "did you mean 'gpt-4o'?"),
+        (["--service-llm", "claude-3-sonnet"], "switched off by its provider on 2025-07-21: take claude-sonnet-5.5"),
+        (["--service-llm", "gpt-4o", "--rpm", "0"], "service_llm.judge.rpm: "),
+        (
+            ["--service-llm", "gemini/gemini-3.8-flash", "--set", "service_llm.judge.batch=true"],
+            "batch is for openai",
+        ),
+        ([*PAID, "--set", "limits.ask_above_usd=0.01"], "this is likely to cost"),
         (["--rounds", "many"], "'many' is not a valid integer"),
         (["--no-such-option"], "No such option"),
     ],
@@ -128,7 +138,7 @@ def test_a_plan_costs_nothing_and_says_what_a_run_would(clone: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "pairs: 14 train, 2 dev, 4 test" in result.stdout
-    assert [line.split()[:2] for line in result.stdout.splitlines() if " calls " in line] == [
+    assert [line.split()[:2] for line in result.stdout.splitlines() if " openai/gpt-4o " in line] == [
         ["base:", "judge"],
         ["round", "0:"],
         ["round", "1:"],
@@ -143,6 +153,45 @@ def test_a_command_line_value_equal_to_the_default_wins_over_the_profile() -> No
     assert llamaduo("plan", "--rounds", "5").stdout.count(": judge") == 6
 
 
+def test_a_plan_warns_of_what_a_run_would_stop_at() -> None:
+    told = llamaduo("plan", *PAID, "--set", "limits.ask_above_usd=0.01").stderr
+    assert "a run needs --yes: it is likely to cost more than limits.ask_above_usd (0.01)" in told
+
+
+@pytest.mark.parametrize("yes", [["--yes"], ["--yes", "true"]])
+def test_a_dear_step_begins_with_a_word_only(clone: Path, yes: list[str]) -> None:
+    write(clone / "responses.jsonl", to_jsonl([RESPONSE]))
+    step = (
+        "judge",
+        "--in",
+        "responses.jsonl",
+        "--out",
+        "verdicts.jsonl",
+        *PAID,
+        "--set",
+        "service_llm.judge.retries=0",
+    )
+    assert "add --yes" in refusal(*step, "--set", "limits.ask_above_usd=0.0001")
+    assert not (clone / "verdicts.jsonl").exists()
+
+    result = llamaduo(*step, "--set", "limits.ask_above_usd=0.0001", "--repeats", "1", *yes)
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 judgings without a verdict" in result.stderr  # nobody listens on port 9
+
+
+def test_the_presets_are_listed_with_price_limits_and_date() -> None:
+    listed = llamaduo("doctor", "--presets").stdout
+    assert "gpt-4o" in listed
+    assert "off since 2025-07-21: take claude-sonnet-5.5" in listed
+
+
+def test_the_doctor_finds_the_stand_ins_well_and_a_model_without_a_key_not() -> None:
+    assert llamaduo("doctor").exit_code == 0
+    sick = llamaduo("doctor", "--service-llm", "gpt-4o")
+    assert sick.exit_code == 1
+    assert "needs a key: set the environment variable OPENAI_API_KEY" in sick.stdout
+
+
 # The stages that need neither Ray nor a model
 
 
@@ -153,9 +202,6 @@ def test_the_coverage_stage_writes_the_three_parts(clone: Path) -> None:
     assert result.stdout == ""
     rows = {name: (clone / "out" / f"{name}.jsonl").read_text().splitlines() for name in ("train", "dev", "test")}
     assert {name: len(lines) for name, lines in rows.items()} == {"train": 14, "dev": 2, "test": 4}
-
-
-RESPONSE = {"id": "p0/0", "instruction": "Which town?", "reference": "Arn", "response": "Arn"}
 
 
 def test_the_judge_stage_adds_verdicts_to_rows(clone: Path) -> None:

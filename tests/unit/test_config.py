@@ -6,7 +6,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.config import Project, load, nearest
+from mlflow_llamaduo.config import Project, ServiceLLMs, ServiceModel, load, nearest
 from mlflow_llamaduo.core.gate import GateRule
 from mlflow_llamaduo.core.rounds import Limits
 from mlflow_llamaduo.errors import ConfigError
@@ -228,19 +228,137 @@ def test_the_fingerprint_changes_with_what_shapes_results_and_with_nothing_else(
 @pytest.mark.usefixtures("projects")
 def test_the_tree_holds_the_name_of_a_secret_and_never_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_API_KEY", "planted-0123456789")
-    project = load("closed_qa", overrides={"service_llm.api_key_env": "X_API_KEY"})
+    project = load("closed_qa", overrides={"service_llm.judge.api_key_env": "X_API_KEY"})
 
-    assert project.service_llm.api_key_env == "X_API_KEY"
+    assert project.service_llm.judge.api_key_env == "X_API_KEY"
     assert "planted" not in project.model_dump_json() + repr(project)
 
 
-@pytest.mark.parametrize("key", ["service_llm.api_key", "service_llm.api_key_env"])
+@pytest.mark.parametrize("key", ["service_llm.judge.api_key", "service_llm.generator.api_key_env"])
 @pytest.mark.usefixtures("projects")
 def test_a_secret_where_its_name_belongs_is_refused_and_not_shown(key: str) -> None:
     message = complaint(**{key.replace(".", "__"): "sk-planted-0123456789"})
 
     assert key in message
     assert "planted" not in message
+
+
+# The service LLM: a generator and a judge
+
+PAID = {"model": "gpt-4o", "api_key_env": "X_API_KEY", "rpm": 500, "input_usd_per_mtok": 2.5}
+WITH_PAID = {**PROFILE, "service_llm": {"judge": PAID, "generator": "gpt-4o"}}
+
+
+def services(**overrides: Any) -> ServiceLLMs:
+    dotted = {f"service_llm.{key.replace('__', '.')}": value for key, value in overrides.items()}
+    return load("closed_qa", overrides=dotted).service_llm
+
+
+@pytest.mark.usefixtures("projects")
+def test_without_a_word_both_service_llms_are_the_stand_ins() -> None:
+    assert [llm.model for llm in services().models] == ["offline/judge", "offline/teacher"]
+    assert load("closed_qa").offline
+
+
+def test_a_text_is_short_for_a_section_with_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_with(tmp_path, monkeypatch, profile=WITH_PAID)
+
+    assert services().generator == ServiceModel(model="gpt-4o")
+    assert services().judge == ServiceModel.model_validate(PAID)
+    assert not load("closed_qa").offline
+
+
+def test_another_model_above_a_profiles_takes_its_place_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_with(tmp_path, monkeypatch, profile=WITH_PAID)
+    other = ServiceModel(model="claude-sonnet-5.5")  # neither the key nor the price of the old one
+
+    assert services(judge="claude-sonnet-5.5").judge == other
+    assert services(judge__model="claude-sonnet-5.5").judge == other
+    assert services(judge__model="claude-sonnet-5.5", judge__rpm=9).judge == other.model_copy(update={"rpm": 9})
+    assert services(judge="offline/judge", generator="offline/teacher").judge == ServiceModel(model="offline/judge")
+
+
+def test_the_same_model_above_a_profiles_keeps_its_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_with(tmp_path, monkeypatch, profile=WITH_PAID)
+    known = ServiceModel.model_validate(PAID)
+
+    assert services(judge="gpt-4o").judge == services(judge__model="gpt-4o").judge == known
+
+
+def test_a_setting_is_merged_into_the_section_or_the_name_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_with(tmp_path, monkeypatch, profile=WITH_PAID)
+    changed = services(judge__rpm="600", generator__rpm="60")
+
+    assert changed.judge == ServiceModel.model_validate({**PAID, "rpm": 600})
+    assert changed.generator == ServiceModel(model="gpt-4o", rpm=60)
+
+
+@pytest.mark.usefixtures("projects")
+def test_a_setting_alone_is_about_the_stand_in() -> None:
+    assert services(judge__rpm=600).judge == ServiceModel(model="offline/judge", rpm=600)
+    assert services(generator__rpm=600).generator == ServiceModel(model="offline/teacher", rpm=600)
+
+
+def test_a_judge_that_is_the_generator_too_is_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_with(tmp_path, monkeypatch, profile={**PROFILE, "service_llm": {"judge": "gpt-4o", "generator": "gpt-4o"}})
+
+    assert services().models == (ServiceModel(model="gpt-4o"),)
+    assert services(judge__rpm=9).models == (ServiceModel(model="gpt-4o", rpm=9), ServiceModel(model="gpt-4o"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"judge__rpm": 0}, {"judge__tpm": "many"}, {"judge__concurrency": 0}, {"judge__timeout_s": 0},
+        {"judge__retries": -1}, {"generator__input_usd_per_mtok": -1}, {"judge__batch": "perhaps"},
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("projects")
+def test_a_setting_that_is_none_is_told_by_its_key(setting: dict[str, Any]) -> None:
+    ((key, value),) = setting.items()
+
+    text = complaint(**{f"service_llm__{key}": value})
+    assert text.startswith(f"command line: service_llm.{key.replace('__', '.')}: ")
+    assert repr(value) in text
+
+
+@pytest.mark.parametrize("judge", [1, [], True, {"modle": "gpt-4o"}, {"model": []}])
+def test_a_judge_that_is_no_model_is_refused(judge: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_with(tmp_path, monkeypatch, profile={**PROFILE, "service_llm": {"judge": judge}})
+
+    assert complaint().startswith(f"{root}/profiles/local.yaml: ")
+    assert "service_llm.judge" in complaint()
+
+
+@pytest.mark.usefixtures("projects")
+def test_an_unknown_key_of_a_judge_names_the_nearest() -> None:
+    assert complaint(service_llm__judge__rpn=1) == (
+        "command line: unknown key service_llm.judge.rpn; did you mean 'rpm'?"
+    )
+
+
+@pytest.mark.usefixtures("projects")
+def test_who_judges_shapes_the_results_and_how_fast_or_for_how_much_does_not() -> None:
+    def fingerprint(**overrides: Any) -> str:
+        dotted = {f"service_llm.{key.replace('__', '.')}": value for key, value in overrides.items()}
+        return load("closed_qa", overrides=dotted).fingerprint
+
+    known = fingerprint()
+    paces = {"judge__rpm": 9, "judge__tpm": 9, "judge__concurrency": 1, "judge__retries": 1, "judge__timeout_s": 9}
+    money = {"judge__input_usd_per_mtok": 1, "judge__output_usd_per_mtok": 1, "judge__api_key_env": "X_API_KEY"}
+    assert fingerprint(**paces) == fingerprint(**money) == fingerprint(judge__batch=True) == known
+    others = [
+        fingerprint(judge="gpt-4o"),
+        fingerprint(generator="gpt-4o"),
+        fingerprint(judge__max_tokens=9),
+        fingerprint(judge__api_base="http://here/v1"),
+        fingerprint(generator__json_schema=True),
+    ]
+    assert len({known, *others}) == 6
 
 
 @pytest.mark.parametrize("key", ["task", "folder", "profile"])

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.config import ServiceLLMs
+from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.core.records import Pair, PairSet, Rejected
 from mlflow_llamaduo.errors import LlamaDuoError
-from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from mlflow_llamaduo.synthesis import synthesize
 from mlflow_llamaduo.synthesis.prompt import SYSTEM, ask, read
@@ -24,7 +24,7 @@ class Backwards:
         self.cut = cut
         self.asked: list[dict[str, Any]] = []
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+    def complete_many(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
         self.asked = [json.loads(request.messages[-1]["content"]) for request in requests]
         for index, asked in reversed(list(enumerate(self.asked))):
             rows = [{"instruction": f"call {index} row {n}", "response": "a"} for n in range(asked["count"])]
@@ -113,7 +113,9 @@ def test_without_a_seed_the_error_is_one_for_the_user() -> None:
 
 def test_the_offline_teacher_writes_through_the_same_door() -> None:
     store = ReplyStore(":memory:")
-    llm = ServiceLLM("offline/teacher", ServiceLLMs(), store=store, budget=Budget(0.0), run="run", stage="round 1")
+    llm = ServiceLLM(
+        ServiceModel(model="offline/teacher"), store=store, budget=Budget(0.0), purpose=Purpose("run", "round 1")
+    )
     new, rejected = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None)
     again, _ = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None)
 

@@ -2,10 +2,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-from mlflow_llamaduo.config import ServiceLLMs
+from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.core.records import Unjudged, Verdict
 from mlflow_llamaduo.judging import judge
-from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from tests.unit.builders import response
 
@@ -18,7 +18,7 @@ class Backwards:
     def __init__(self) -> None:
         self.asked: list[Request] = []
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+    def complete_many(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
         self.asked = list(requests)
         for index, request in reversed(list(enumerate(self.asked))):
             text = json.loads(request.messages[-1]["content"])["response"]
@@ -50,7 +50,7 @@ class Cut:
 
     model = "cut"
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+    def complete_many(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
         text = '{"similarity_assessment": {"score": 90}, "precision_assessment": {"score": 8'
         yield from ((index, Reply(text, 1, 1, 0.0, cut=True)) for index, _ in enumerate(requests))
 
@@ -64,7 +64,9 @@ def test_a_reply_that_was_cut_is_unjudged_and_not_mended_into_a_score() -> None:
 
 def test_the_offline_judge_judges_through_the_same_door() -> None:
     store = ReplyStore(":memory:")
-    llm = ServiceLLM("offline/judge", ServiceLLMs(), store=store, budget=Budget(0.0), run="run", stage="judge")
+    llm = ServiceLLM(
+        ServiceModel(model="offline/judge"), store=store, budget=Budget(0.0), purpose=Purpose("run", "judge")
+    )
     right, wrong = judge([response("Arn"), response("Bel", sample=1)], llm=llm, repeats=1, done=lambda _: None)
 
     assert isinstance(right, Verdict)

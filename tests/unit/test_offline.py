@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.config import ServiceLLMs
+from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.errors import ConfigError
-from mlflow_llamaduo.service_llm.client import Budget, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Request
 from mlflow_llamaduo.service_llm.offline import judge, teach
 from mlflow_llamaduo.service_llm.offline_teacher import UNSAID, write_pairs
@@ -96,9 +96,10 @@ def test_the_judge_says_what_it_is() -> None:
 
 def ask(model: str, content: str) -> Any:
     store = ReplyStore(":memory:")
-    llm = ServiceLLM(model, ServiceLLMs(retries=0), store=store, budget=Budget(0.0), run="run", stage="stage")
+    asked = ServiceModel(model=model, retries=0)
+    llm = ServiceLLM(asked, store=store, budget=Budget(0.0), purpose=Purpose("run", "stage"))
     try:
-        ((_, reply),) = llm.complete([Request(({"role": "user", "content": content},))])
+        ((_, reply),) = llm.complete_many([Request(({"role": "user", "content": content},))])
     finally:
         store.close()
     return reply

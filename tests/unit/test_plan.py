@@ -2,10 +2,21 @@ import pytest
 
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import ConfigError
-from mlflow_llamaduo.plan import Planned, plan
+from mlflow_llamaduo.plan import (
+    FIRST_TOKEN_S,
+    TOKENS_A_SECOND,
+    VERDICT_TOKENS,
+    Dollars,
+    Planned,
+    approve,
+    plan,
+    total,
+)
+from mlflow_llamaduo.service_llm.store import Typical
 from tests.unit.builders import pairs, project
 
-PAID = {"judge": "openai/gpt-4o", "generator": "openai/gpt-4o", "input_usd_per_mtok": 5, "output_usd_per_mtok": 15}
+MODEL = {"model": "openai/gpt-4o", "input_usd_per_mtok": 5, "output_usd_per_mtok": 15, "rpm": 60, "concurrency": 64}
+PAID = {"judge": MODEL, "generator": MODEL}
 
 
 def split(test: int = 2) -> Split:
@@ -44,14 +55,59 @@ def test_each_stage_is_asked_of_its_own_model_and_stand_ins_cost_nothing() -> No
 
     assert {row.model for row in rows if "judge" in row.stage} == {"offline/judge"}
     assert {row.model for row in rows if "synthesize" in row.stage} == {"offline/teacher"}
-    assert all(row.usd == 0 for row in rows)
+    assert all(row.usd == Dollars(0, 0, 0) for row in rows)
 
 
 def test_dollars_are_tokens_at_the_configured_price() -> None:
     for row in plan(project(service_llm=PAID), split()):
         assert row.input_tokens > 0
         assert row.output_tokens > 0
-        assert row.usd == pytest.approx((5 * row.input_tokens + 15 * row.output_tokens) / 1e6)
+        assert row.usd.likely == pytest.approx((5 * row.input_tokens + 15 * row.output_tokens) / 1e6)
+        assert row.usd.low < row.usd.likely < row.usd.high
+
+
+def test_a_batch_costs_half_and_has_no_minutes() -> None:
+    (one, *_), (half, *_) = (
+        plan(project(service_llm={"judge": {**MODEL, "batch": batch}}), split()) for batch in (False, True)
+    )
+    assert half.usd.likely == pytest.approx(one.usd.likely / 2)
+    assert half.minutes is None
+
+
+def test_minutes_are_those_of_the_slowest_limit() -> None:
+    (row, *_) = plan(project(service_llm=PAID), split(25))
+    assert row.minutes == row.calls / 60
+    (row, *_) = plan(project(service_llm={"judge": {**MODEL, "tpm": 1000}}), split(25))
+    assert row.minutes == pytest.approx((row.input_tokens + row.output_tokens) / 1000)
+    (row, *_) = plan(project(service_llm={"judge": {**MODEL, "rpm": 10**6, "concurrency": 1}}), split(25))
+    assert row.minutes == pytest.approx(row.calls * (FIRST_TOKEN_S + VERDICT_TOKENS / TOKENS_A_SECOND) / 60)
+
+
+def test_what_was_measured_counts_instead_of_what_was_assumed() -> None:
+    def seen(model: str, stage: str) -> Typical | None:
+        return Typical(100, 10.0, 7.0, 2.0) if (model, stage) == ("openai/gpt-4o", "judge") else None
+
+    (row, *_) = plan(project(service_llm={"judge": {**MODEL, "rpm": None}}), split(25), seen)
+    assert row.output_tokens == row.calls * 7
+    assert row.minutes == pytest.approx(row.calls * 2.0 / 60 / 64)
+    few = plan(project(service_llm=PAID), split(25), lambda model, stage: Typical(3, 10.0, 7.0, 2.0))
+    assert few[0].output_tokens == few[0].calls * VERDICT_TOKENS
+
+
+def test_the_least_total_is_that_of_a_run_that_passes_in_round_0() -> None:
+    rows = plan(project(service_llm=PAID, limits={"rounds": 3}), split())
+    least, likely, most = (total(rows).low, total(rows).likely, total(rows).high)
+    assert least == pytest.approx(rows[0].usd.low + rows[1].usd.low)
+    assert likely == pytest.approx(sum(row.usd.likely for row in rows))
+    assert most == pytest.approx(sum(row.usd.high for row in rows))
+
+
+def test_what_is_dear_needs_a_word() -> None:
+    asked = project(limits={"ask_above_usd": 2})
+    approve(2.0, asked, yes=False)
+    approve(2.01, asked, yes=True)
+    with pytest.raises(ConfigError, match=r"2\.01 dollars, more than limits\.ask_above_usd \(2\).*--yes"):
+        approve(2.01, asked, yes=False)
 
 
 def test_longer_pairs_and_more_pairs_a_call_cost_more_tokens() -> None:

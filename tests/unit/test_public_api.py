@@ -12,7 +12,7 @@ import pytest
 import mlflow_llamaduo
 from mlflow_llamaduo import errors
 from mlflow_llamaduo.cli import OVERRIDES, cli
-from mlflow_llamaduo.config import Project, ServiceLLMs
+from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.gate import FIGURES
 from mlflow_llamaduo.errors import BaseModelError, BudgetError, ConfigError, DataError, LlamaDuoError, StageError
 from tests.unit.builders import pair, project
@@ -100,7 +100,7 @@ def test_the_registered_model_is_named_after_the_task() -> None:
 
 
 def test_sampling_of_the_service_llm_is_not_configurable_it_stays_the_providers() -> None:
-    assert not {"temperature", "top_p", "seed"} & set(ServiceLLMs.model_fields)
+    assert not {"temperature", "top_p", "seed"} & set(ServiceModel.model_fields)
 
 
 def test_every_deliberate_error_refines_a_standard_one() -> None:
