@@ -86,16 +86,25 @@ class Budget:
         if most_usd <= 0:
             return None
 
-        def take() -> int | None:
-            return desk.store.hold(
+        taken: list[int] = []
+
+        def take() -> None:
+            hold = desk.store.hold(
                 most_usd, likely_usd, model=model, purpose=purpose, cap_usd=self.cap_usd, folder_usd=self.folder_usd
             )
+            taken.extend([] if hold is None else [hold])
 
-        while (hold := await desk.do(take)) is None:
-            if not await desk.do(desk.store.held):
-                raise self.used_up(desk.store, most_usd, purpose)
-            await asyncio.sleep(POLL_S)
-        return hold
+        try:
+            await desk.do(take)
+            while not taken:
+                if not await desk.do(desk.store.held):
+                    raise self.used_up(desk.store, most_usd, purpose)
+                await asyncio.sleep(POLL_S)
+                await desk.do(take)
+        except asyncio.CancelledError:
+            desk.post(lambda: [desk.store.release(hold) for hold in taken])  # after `take`, if that is under way
+            raise
+        return taken[0]
 
     def used_up(self, store: ReplyStore, most_usd: float, purpose: Purpose) -> BudgetError:
         """Which cap is in the way, and what to do about it."""
