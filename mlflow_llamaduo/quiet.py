@@ -5,7 +5,12 @@ import os
 import warnings
 
 CHATTY = ("accelerate", "alembic", "bitsandbytes", "datasets", "peft", "ray", "trl")
-CHATTY_MLFLOW = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.requirements_utils")
+CHATTY_MLFLOW = (
+    "mlflow.tracing.export.async_export_queue",
+    "mlflow.store.db.utils",
+    "mlflow.tracking.fluent",
+    "mlflow.utils.requirements_utils",
+)
 
 
 def hush() -> None:

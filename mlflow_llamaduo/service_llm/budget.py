@@ -102,7 +102,7 @@ class Budget:
                 await asyncio.sleep(POLL_S)
                 await desk.do(take)
         except asyncio.CancelledError:
-            desk.post(lambda: [desk.store.release(hold) for hold in taken])  # after `take`, if that is under way
+            desk.post(lambda: desk.store.release(*taken))  # after `take`, if that is under way
             raise
         return taken[0]
 

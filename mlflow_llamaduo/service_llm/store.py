@@ -203,10 +203,9 @@ class ReplyStore:
             (self._owner, purpose.run, purpose.stage, model, most_usd, likely_usd, time.time()),
         ).lastrowid
 
-    def release(self, hold: int | None) -> None:
-        """Free what was held for a call."""
-        if hold is not None:
-            self._writer.execute("DELETE FROM holds WHERE id = ?", (hold,))
+    def release(self, *holds: int | None) -> None:
+        """Free what was held for calls."""
+        self._writer.executemany("DELETE FROM holds WHERE id = ?", [(hold,) for hold in holds if hold is not None])
 
     def held(self) -> int:
         """Calls of living processes, and batches, that dollars are set aside for."""
