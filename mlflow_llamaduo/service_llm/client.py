@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
@@ -65,7 +66,7 @@ class ServiceLLM:
         self._trace = trace
         self._traced = int(trace_share * 2**32)
         known = store.typical(self.model, purpose.stage.rpartition(": ")[2])
-        self._output = known.output_tokens if known else min(256.0, llm.max_tokens)
+        self._output = min(known.output_tokens if known else 256.0, llm.max_tokens)
         self._input_share = 0.5  # tokens of a request over `most_tokens`
 
     @property
@@ -133,6 +134,8 @@ class ServiceLLM:
             reason = answer.reason
             if attempt < self.llm.retries:
                 backoff = min(60.0, call.BACKOFF_S * 2.0 ** (attempt + 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+                if answer.refused and found.retry_after_s:
+                    backoff = 0.0  # the provider said when, and the turnstile sees to it that not all come at once
                 await asyncio.sleep(max(backoff, found.retry_after_s or 0.0))
         failure = Failure(f"gave up after {self.llm.retries + 1} tries: {reason}")
         self.meter.ended(failure)
@@ -169,6 +172,7 @@ class ServiceLLM:
             raise
         used = self._learn(answer, most) if isinstance(answer, Reply) else tokens
         await gate.told(found, refused=isinstance(answer, call.Passing) and answer.refused, unused=tokens - used)
+        self.meter.rpm = gate.rpm
         if hold is not None or isinstance(kept, Reply) or kept.usd:
             await desk.do(partial(settle, self.store, key, kept, model=model, purpose=purpose, hold=hold))
         return answer, found
@@ -192,7 +196,7 @@ class _Flow:
         self._running: dict[asyncio.Task[Answer], str] = {}
         self._ended: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
         self._more = True
-        self._alone_until = time.monotonic() + ALONE_S
+        self._alone_until = math.inf
         self.used_up: BudgetError | None = None
 
     @property
@@ -246,6 +250,7 @@ class _Flow:
             self._llm.meter.found()
             return reply
         else:
+            self._alone_until = min(self._alone_until, time.monotonic() + ALONE_S)
             self._waiting[key] = [index]
             task = asyncio.create_task(self._llm.ask(key, request, self._desk, self._gate))
             self._running[task] = key

@@ -14,7 +14,7 @@ class Meter:
     """Counts of one stage's calls. Dollars are this meter's, not the run's; `watch` is called when they change."""
 
     def __init__(self, rpm: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rpm = rpm
+        self.rpm = rpm
         self._clock = clock
         self._began = clock()
         self._sent: deque[float] = deque()
@@ -69,8 +69,8 @@ class Meter:
             total: requests in all, those that are still to come included.
         """
         rate = f"{self.per_minute:.0f}/min"
-        if self._rpm and not math.isinf(self._rpm):
-            rate += f" ({100 * self.per_minute / self._rpm:.0f} % of {self._rpm:.0f})"
+        if self.rpm and not math.isinf(self.rpm):
+            rate += f" ({100 * self.per_minute / self.rpm:.0f} % of {self.rpm:.0f})"
         parts = [rate]
         if self.stored:
             parts.append(f"{self.stored} stored")

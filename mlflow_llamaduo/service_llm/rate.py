@@ -23,6 +23,8 @@ MEASURE_S = 5.0
 """Over how long the rate that gets through is measured."""
 WINDOW_S, FEW, FEW_SHARE = 30.0, 3, 0.02
 """So few refusals in so many seconds are no reason to slow down: the call is sent again, that is all."""
+START, FREE = 20.0, 1000.0
+"""Calls a second at first while no limit is known, and from when on none is looked for any more."""
 REMEMBER_S = 60.0
 """How long the best rate that got through is remembered: stray refusals do not talk the pace down below it."""
 STRAY = 0.2
@@ -49,20 +51,22 @@ class Limits:
 class Rate:
     """Requests and tokens a minute as a schedule; it knows the time and nothing of what is sent.
 
-    Without `rpm` the pace is free until the provider's headers or its first refusal show a limit.
+    Without `rpm` calls begin slowly and twice as fast every second, until the provider's headers or its first
+    refusals show a limit. An infinite `rpm` is no limit at all.
     """
 
     def __init__(self, rpm: float | None, tpm: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         now = clock()
         self._clock = clock
         self._most = MARGIN * rpm / 60 if rpm else math.inf
-        self._places = int(rpm // 60) if rpm else 0
+        self._places = int(rpm // 60) if rpm and rpm < math.inf else 0
         self._tokens_a_second = MARGIN * tpm / 60 if tpm else math.inf
-        self._pace = self._most
+        self._pace = self._most if rpm else START
         self._next = self._next_token = self._paused = self._seen = self._run = now
         self._sent: deque[float] = deque(maxlen=max(10_000, self._places))
         self._refusals: deque[float] = deque(maxlen=10_000)
         self._best = (0.0, now)
+        self._learned = False
 
     @property
     def rpm(self) -> float:
@@ -111,7 +115,7 @@ class Rate:
         now = self._clock()
         refill = _refill(limits.requests_limit, limits.requests_left, limits.requests_reset_s)
         if refill and self._most == math.inf and limits.requests_left < limits.requests_limit / 2:  # type: ignore[operator]
-            self._pace = min(self._pace, MARGIN * refill)
+            self._pace, self._learned = MARGIN * refill, True
         if refill and not limits.requests_left:
             self._paused = max(self._paused, now + 1 / refill)
         refill = _refill(limits.tokens_limit, limits.tokens_left, limits.tokens_reset_s)
@@ -126,10 +130,16 @@ class Rate:
 
     def _recover(self, now: float) -> None:
         """After a refusal the pace grows by 0.05 % a second at first, by 0.5 % after a minute, 2 % after two."""
-        elapsed, self._seen = now - self._seen, now
-        if self._pace < self._most and self._pace != math.inf:
-            growth = 0.0005 * (1 + ((now - (self._refusals[-1] if self._refusals else self._run)) / 20) ** 2)
-            self._pace = min(self._most, self._pace * (1 + growth * min(elapsed, 1.0)))
+        elapsed, self._seen = min(now - self._seen, 1.0), now
+        if self._pace >= self._most:
+            return
+        if self._refusals:
+            growth = 0.0005 * (1 + ((now - self._refusals[-1]) / 20) ** 2)
+            self._pace = min(self._most, self._pace * (1 + growth * elapsed))
+        elif not self._learned:
+            self._pace *= 2**elapsed
+            if self._pace > FREE:
+                self._pace = self._most
 
 
 class Turnstile:
@@ -138,6 +148,11 @@ class Turnstile:
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
         self._line = asyncio.Lock()
+
+    @property
+    def rpm(self) -> float:
+        """Requests a minute that are allowed, as far as is known; else infinite."""
+        return self._rate.rpm
 
     async def admit(self, tokens: float) -> None:
         """Wait until a call of so many tokens may go."""

@@ -5,6 +5,7 @@ call, about a millisecond where a call takes hundreds.
 """
 
 import asyncio
+import math
 import sys
 from functools import cache
 from typing import Any
@@ -26,6 +27,11 @@ class SharedTurnstile(Turnstile):
         self._terms = terms
         self._actor = self._find()
         self._line = asyncio.Lock()
+
+    @property
+    def rpm(self) -> float:
+        """Requests a minute that are configured; what the actor has learned is not asked for."""
+        return float(self._terms.rpm or "inf")
 
     async def admit(self, tokens: float) -> None:
         """Wait until a call of so many tokens may go."""
@@ -55,7 +61,7 @@ class SharedTurnstile(Turnstile):
 def turnstile(terms: Terms, llm: ServiceModel) -> Turnstile:
     """The turnstile for a model: calls by the same key to the same server share their schedule."""
     if terms.offline:
-        return Turnstile(Rate(terms.rpm, terms.tpm))
+        return Turnstile(Rate(terms.rpm or math.inf, terms.tpm))
     name = digest(terms.name, llm.api_base, llm.api_key_env, terms.rpm, terms.tpm)
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
