@@ -66,7 +66,7 @@ class Rate:
         self._sent: deque[float] = deque(maxlen=max(10_000, self._places))
         self._refusals: deque[float] = deque(maxlen=10_000)
         self._best = (0.0, now)
-        self._learned = False
+        self._learned, self._settled = bool(rpm), now
 
     @property
     def rpm(self) -> float:
@@ -101,9 +101,11 @@ class Rate:
         self._paused = max(self._paused, now + (retry_after_s or 0.0))
         if _count(self._refusals, now - WINDOW_S) < max(FEW, FEW_SHARE * _count(self._sent, now - WINDOW_S)):
             return
-        sent, refused = _count(self._sent, now - MEASURE_S), _count(self._refusals, now - MEASURE_S)
-        least_s = 1.0 if self._pace == math.inf else 0.2
-        through = max(sent - refused, 1) / min(MEASURE_S, max(now - self._run, least_s))
+        if not self._learned:
+            self._learned, self._settled = True, now + 1
+        window = MEASURE_S if now > self._settled else 1.0  # the calls before were of a slower pace
+        sent, refused = _count(self._sent, now - window), _count(self._refusals, now - window)
+        through = max(sent - refused, 1) / min(window, max(now - self._run, 0.2))
         best, at = self._best
         if now - self._run >= MEASURE_S and (through >= best or now - at > REMEMBER_S):
             self._best = best, _ = through, now
@@ -115,7 +117,8 @@ class Rate:
         now = self._clock()
         refill = _refill(limits.requests_limit, limits.requests_left, limits.requests_reset_s)
         if refill and self._most == math.inf and limits.requests_left < limits.requests_limit / 2:  # type: ignore[operator]
-            self._pace, self._learned = MARGIN * refill, True
+            self._learned = self._learned or MARGIN * refill < self._pace
+            self._pace = min(self._pace, MARGIN * refill)
         if refill and not limits.requests_left:
             self._paused = max(self._paused, now + 1 / refill)
         refill = _refill(limits.tokens_limit, limits.tokens_left, limits.tokens_reset_s)
@@ -133,10 +136,10 @@ class Rate:
         elapsed, self._seen = min(now - self._seen, 1.0), now
         if self._pace >= self._most:
             return
-        if self._refusals:
-            growth = 0.0005 * (1 + ((now - self._refusals[-1]) / 20) ** 2)
+        if self._learned:
+            growth = 0.0005 * (1 + ((now - (self._refusals[-1] if self._refusals else self._run)) / 20) ** 2)
             self._pace = min(self._most, self._pace * (1 + growth * elapsed))
-        elif not self._learned:
+        else:
             self._pace *= 2**elapsed
             if self._pace > FREE:
                 self._pace = self._most

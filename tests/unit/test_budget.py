@@ -210,7 +210,6 @@ def test_a_failure_frees_what_was_held_and_costs_what_it_cost(store: ReplyStore)
     assert store.spent_usd("run", "judge") == 0.25
 
 
-@pytest.mark.xfail(reason="the hold of a call that is cancelled while it is being taken stays", strict=True)
 def test_a_call_that_is_cancelled_while_it_asks_for_dollars_holds_none(store: ReplyStore) -> None:
     async def cancelled() -> None:
         desk = Desk(store)

@@ -126,7 +126,8 @@ def test_an_empty_answer_is_a_failure_that_costs_its_tokens(content: str | None)
     failure, _ = exchange(says(200, completion(content, "length")), input_usd_per_mtok=1, output_usd_per_mtok=1)
 
     assert isinstance(failure, Failure)
-    assert (failure.reason, failure.usd) == ("the reply is empty", pytest.approx(15e-6))
+    assert failure.reason == "the reply is empty"
+    assert failure.usd == pytest.approx(15e-6)
 
 
 def test_an_answer_that_the_provider_held_back_is_a_failure() -> None:

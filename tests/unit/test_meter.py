@@ -113,6 +113,21 @@ def test_the_projection_takes_what_is_left_at_the_price_so_far(
     assert meter.line(total).endswith(f"$1.00 of about ${projected:.2f}")
 
 
+def test_whoever_watches_is_told_of_answers_and_notes() -> None:
+    meter = Meter(None, clock=Clock())
+    lines: list[str] = []
+    meter.watch = lambda: lines.append(meter.line(2))
+    meter.ended(reply(0.25))
+    meter.note("a batch of 9 is under way")
+    meter.ended(reply(0.25))
+
+    assert lines == [
+        "0/min, $0.25 of about $0.50",
+        "0/min, $0.25 of about $0.50, a batch of 9 is under way",
+        "0/min, $0.50 of about $0.50, a batch of 9 is under way",
+    ]
+
+
 @given(st.lists(st.sampled_from(["sent", "found", "ended", "failed", "retried", "wait"])), st.integers(0, 99))
 def test_a_line_can_be_told_at_any_time(events: list[str], total: int) -> None:
     clock = Clock()

@@ -156,6 +156,13 @@ def test_refusals_that_no_limit_explains_do_not_stop_the_calls(stray: float) -> 
     assert seen.a_second(30) >= 100 / 4
 
 
+def test_one_refusal_in_a_hundred_does_not_slow_the_calls_down() -> None:
+    seen = course(6000, Server(math.inf, stray=0.01), 90)
+
+    assert sum(seen.refused) > 50
+    assert min(seen.pace[10:]) >= 0.95 * 6000
+
+
 def test_the_pace_comes_back_when_nothing_is_refused_any_more() -> None:
     seen = course(600, Server(math.inf, stray=0.6), 300, well_after=30.0)
 
