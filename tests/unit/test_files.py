@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.files import folder_atomic, folder_digest, remove, to_jsonl, write_atomic
+from mlflow_llamaduo.errors import DataError, StageError
+from mlflow_llamaduo.files import (
+    each_jsonl,
+    folder_atomic,
+    folder_digest,
+    locked,
+    read_jsonl,
+    remove,
+    to_jsonl,
+    write_atomic,
+    writing_atomic,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -78,3 +89,41 @@ def test_every_row_is_one_line_whatever_its_text(texts: list[str]) -> None:
 
     assert len(lines) == len(texts) + 1
     assert lines[-1] == ""
+
+
+def test_rows_come_one_by_one_and_the_bad_ones_are_told_at_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\nno JSON\n\n{"a": 2}\n')
+    rows = each_jsonl(file, lambda row: row["a"])
+
+    assert next(rows) == 1
+    assert next(rows) == 2
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: not JSON"):
+        next(rows)
+
+
+def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no file .*nowhere"):
+        read_jsonl(tmp_path / "nowhere", lambda row: row)
+
+
+def test_a_file_that_is_written_line_by_line_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), writing_atomic(tmp_path / "new" / "rows") as stream:
+        stream.write("half")
+        raise ZeroDivisionError
+    assert names(tmp_path / "new") == []
+
+    with writing_atomic(tmp_path / "new" / "rows") as stream:
+        stream.write("whole\u2028\n")
+        assert names(tmp_path / "new") != ["rows"]
+    assert (tmp_path / "new" / "rows").read_text(encoding="utf-8") == "whole\u2028\n"
+    assert names(tmp_path / "new") == ["rows"]
+
+
+def test_a_lock_is_held_by_one_and_free_again_after(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock", "it is being written"):
+        with pytest.raises(StageError, match="it is being written by another process"):
+            with locked(tmp_path / "lock", "it is being written"):
+                pass
+    with locked(tmp_path / "lock", "it is being written"):
+        pass
