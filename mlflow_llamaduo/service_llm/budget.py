@@ -87,23 +87,25 @@ class Budget:
             return None
 
         taken: list[int] = []
+        caps = {"cap_usd": self.cap_usd, "folder_usd": self.folder_usd}
 
-        def take() -> None:
-            hold = desk.store.hold(
-                most_usd, likely_usd, model=model, purpose=purpose, cap_usd=self.cap_usd, folder_usd=self.folder_usd
-            )
+        def take() -> bool:
+            """True if it is worth waiting; one transaction, so that nothing is freed between the looks."""
+            hold = desk.store.hold(most_usd, likely_usd, model=model, purpose=purpose, **caps)
+            others = desk.store.held() if hold is None else 0
+            if hold is None:  # those of dead processes are settled by now
+                hold = desk.store.hold(most_usd, likely_usd, model=model, purpose=purpose, **caps)
             taken.extend([] if hold is None else [hold])
+            return others > 0
 
         try:
-            await desk.do(take)
-            while not taken:
-                if not await desk.do(desk.store.held):
-                    raise self.used_up(desk.store, most_usd, purpose)
+            while await desk.do(take) and not taken:
                 await asyncio.sleep(POLL_S)
-                await desk.do(take)
         except asyncio.CancelledError:
             desk.post(lambda: desk.store.release(*taken))  # after `take`, if that is under way
             raise
+        if not taken:
+            raise self.used_up(desk.store, most_usd, purpose)
         return taken[0]
 
     def used_up(self, store: ReplyStore, most_usd: float, purpose: Purpose) -> BudgetError:

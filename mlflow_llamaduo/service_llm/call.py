@@ -17,7 +17,7 @@ from litellm import exceptions as failures
 
 from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.errors import ConfigError
-from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
+from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request, most_tokens
 from mlflow_llamaduo.service_llm.offline import OfflineLLM
 from mlflow_llamaduo.service_llm.rate import Limits, limits
 from mlflow_llamaduo.service_llm.replies import whole
@@ -39,7 +39,7 @@ TRANSIENT = (
 UNUSABLE = (failures.AuthenticationError, failures.PermissionDeniedError, failures.NotFoundError)
 PERMANENT = (failures.BadRequestError, failures.UnprocessableEntityError, failures.APIError)
 NO_CREDIT = ("insufficient_quota", "credit balance is too low")
-"""How OpenAI and Anthropic say that waiting will not help."""
+"""How OpenAI (in the error's code) and Anthropic (in its text) say that waiting will not help."""
 BACKOFF_S = 1.0
 """The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
 NEVER_SENT = ("ConnectError", "ConnectTimeout", "ClientConnectorError", "PoolTimeout")
@@ -72,14 +72,10 @@ async def ask(terms: Terms, llm: ServiceModel, request: Request) -> tuple[Reply 
             max_retries=0,
             **parameters(terms, llm, request),
         )
-    except TRANSIENT as error:
-        return _passing(error, terms, llm), limits(_headers(error))
-    except UNUSABLE as error:
-        raise unusable(terms, redacted(error, llm)) from None
-    except PERMANENT as error:
-        return Failure(_refusal(error, llm)), limits(_headers(error))
+    except (*TRANSIENT, *UNUSABLE, *PERMANENT) as error:
+        return _outcome(error, terms, llm), limits(_headers(error))
     found = limits(getattr(answer, "_hidden_params", {}).get("additional_headers") or {})
-    return read(answer, terms, seconds=time.monotonic() - began), found
+    return read(answer, terms, request, seconds=time.monotonic() - began), found
 
 
 def parameters(terms: Terms, llm: ServiceModel, request: Request) -> dict[str, Any]:
@@ -90,18 +86,19 @@ def parameters(terms: Terms, llm: ServiceModel, request: Request) -> dict[str, A
     return chosen
 
 
-def read(answer: Any, terms: Terms, *, seconds: float = 0.0, price: float = 1.0) -> Reply | Failure:
+def read(
+    answer: Any, terms: Terms, request: Request | None = None, *, seconds: float = 0.0, price: float = 1.0
+) -> Reply | Failure:
     """A reply out of a completion in OpenAI's shape, at a share `price` of the terms'."""
-    usage = answer.usage
-    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
-    usd = price * terms.usd(usage.prompt_tokens, usage.completion_tokens, cached)
     choice = answer.choices[0] if answer.choices else None
+    given, written, cached = _tokens(answer, request)
+    usd = price * terms.usd(given, written, cached)
     if choice is not None and choice.finish_reason == "content_filter":
         return Failure("the provider refused to answer (content_filter)", usd)
     if choice is None or not choice.message.content:
         return Failure("the reply is empty", usd)
     cut = choice.finish_reason == "length"
-    return Reply(whole(choice.message.content), usage.prompt_tokens, usage.completion_tokens, usd, cut, seconds)
+    return Reply(whole(choice.message.content), given, written, usd, cut, seconds)
 
 
 def api_key(llm: ServiceModel) -> str | None:
@@ -116,7 +113,7 @@ def redacted(error: BaseException | str, llm: ServiceModel) -> str:
     """An error in one line without any key in it: providers quote keys back."""
     name = "" if isinstance(error, str) else f"{type(error).__name__}: "
     text = name + " ".join(str(error).split())
-    for variable, value in os.environ.items():
+    for variable, value in sorted(os.environ.items(), key=lambda item: -len(item[1])):  # one may begin like another
         secret = variable == llm.api_key_env or variable.upper().endswith(("KEY", "TOKEN", "SECRET"))
         if secret and len(value) >= 8:
             text = text.replace(value, f"${variable}")
@@ -128,10 +125,34 @@ def unusable(terms: Terms, reason: str) -> ConfigError:
     return ConfigError(f"{terms.name} cannot be used: {reason}")
 
 
-def _passing(error: Exception, terms: Terms, llm: ServiceModel) -> Passing:
+def _tokens(answer: Any, request: Request | None) -> tuple[int, int, int]:
+    """Tokens read, written, and read from the provider's cache; a server that counts none is not free of charge."""
+    usage = getattr(answer, "usage", None)
+    given, written = getattr(usage, "prompt_tokens", None) or 0, getattr(usage, "completion_tokens", None) or 0
+    if not given and not written:
+        text = (answer.choices[0].message.content or "") if answer.choices else ""
+        return most_tokens(request) // 4 if request else 0, len(text.encode("utf-8", "replace")) // 4 + 1, 0
+    return given, written, getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
+
+
+def _outcome(error: Exception, terms: Terms, llm: ServiceModel) -> Failure | Passing:
+    """By litellm's class, and by the status where it has none of its own (403 with OpenAI, 529 with Anthropic)."""
+    status = getattr(error, "status_code", None) or 0
+    no_credit = status == 402 or any(word in f"{error} {_code(error)}" for word in NO_CREDIT)
+    if no_credit or isinstance(error, UNUSABLE) or status == 403:
+        raise unusable(terms, redacted(error, llm)) from None
+    if isinstance(error, TRANSIENT) or status == 409 or status >= 500:
+        return _passing(error, llm)
+    return Failure(_refusal(error, llm))
+
+
+def _code(error: BaseException) -> str:
+    """The code in the body of the provider's answer, which litellm's text does not show."""
+    return " ".join(str(getattr(cause, "code", "")) + str(getattr(cause, "body", "")) for cause in _causes(error))
+
+
+def _passing(error: Exception, llm: ServiceModel) -> Passing:
     reason = redacted(error, llm)
-    if any(word in str(error) for word in NO_CREDIT):
-        raise unusable(terms, reason) from None
     refused = isinstance(error, failures.RateLimitError)
     answered = bool(_headers(error))  # an answer with a status, if only a 500, is not billed
     sent = not any(type(cause).__name__ in NEVER_SENT for cause in _causes(error))

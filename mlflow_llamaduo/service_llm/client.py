@@ -127,19 +127,20 @@ class ServiceLLM:
         for attempt in range(self.llm.retries + 1):
             answer, found = await self._try(key, request, desk, gate, most)
             if not isinstance(answer, call.Passing):
-                self.meter.ended(answer)
-                if self._trace and int(key[:8], 16) < self._traced:
-                    await asyncio.to_thread(self._trace, self.model, request, answer, self.purpose)
-                return answer
+                return await self._ended(key, request, answer)
             reason = answer.reason
             if attempt < self.llm.retries:
                 backoff = min(60.0, call.BACKOFF_S * 2.0 ** (attempt + 1)) * random.uniform(0.5, 1.0)  # noqa: S311
                 if answer.refused and found.retry_after_s:
                     backoff = 0.0  # the provider said when, and the turnstile sees to it that not all come at once
                 await asyncio.sleep(max(backoff, found.retry_after_s or 0.0))
-        failure = Failure(f"gave up after {self.llm.retries + 1} tries: {reason}")
-        self.meter.ended(failure)
-        return failure
+        return await self._ended(key, request, Failure(f"gave up after {self.llm.retries + 1} tries: {reason}"))
+
+    async def _ended(self, key: str, request: Request, answer: Answer) -> Answer:
+        self.meter.ended(answer)
+        if self._trace and int(key[:8], 16) < self._traced:
+            await asyncio.to_thread(self._trace, self.model, request, answer, self.purpose)
+        return answer
 
     async def _try(
         self, key: str, request: Request, desk: Desk, gate: Turnstile, most: int

@@ -30,6 +30,8 @@ REMEMBER_S = 60.0
 STRAY = 0.2
 """A smaller share of refusals may have other causes than the pace (another program on the same key, an overload)."""
 
+LONGEST_S = 3600.0
+"""No header makes us wait longer."""
 SPAN = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+")
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -59,7 +61,7 @@ class Rate:
         now = clock()
         self._clock = clock
         self._most = MARGIN * rpm / 60 if rpm else math.inf
-        self._places = int(rpm // 60) if rpm and rpm < math.inf else 0
+        self._places = math.ceil(rpm / 60) if rpm and rpm < math.inf else 0
         self._tokens_a_second = MARGIN * tpm / 60 if tpm else math.inf
         self._pace = self._most if rpm else START
         self._next = self._next_token = self._paused = self._seen = self._run = now
@@ -186,7 +188,7 @@ def limits(headers: Mapping[str, str], *, now: Callable[[], datetime] = lambda: 
         tokens_left=number("x-ratelimit-remaining-tokens", "anthropic-ratelimit-tokens-remaining"),
         tokens_reset_s=seconds("x-ratelimit-reset-tokens", "anthropic-ratelimit-tokens-reset"),
         tokens_limit=number("x-ratelimit-limit-tokens", "anthropic-ratelimit-tokens-limit"),
-        retry_after_s=seconds("retry-after") if milliseconds is None else milliseconds / 1000,
+        retry_after_s=seconds("retry-after") if milliseconds is None else min(milliseconds / 1000, LONGEST_S),
     )
 
 
@@ -207,14 +209,14 @@ def _seconds(text: str | None, now: datetime) -> float | None:
         found = sum(UNIT_S[unit] * float(n) for n, unit in PART.findall(parts[0]))
     if found is None and (moment := _moment(text)):
         found = max(0.0, (moment - now).total_seconds())
-    return None if found is None else min(found, 3600.0)
+    return None if found is None else min(found, LONGEST_S)
 
 
 def _moment(text: str) -> datetime | None:
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = parse(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return None

@@ -89,6 +89,8 @@ INSERT INTO spent SELECT run, stage, SUM(usd) FROM
 """
 HELD = "SELECT run, most_usd AS usd FROM holds UNION ALL SELECT run, most_usd FROM batches"
 OPEN = "open when the process ended; it may have been billed"
+CLOCK_S = 60.0
+"""A process's start is told by a clock that may be set; a number is not given again so soon."""
 STALE_S = 86_400
 """Holds of a process on another machine, which cannot be asked whether it lives, count for a day."""
 
@@ -329,6 +331,8 @@ def _alive(owner: str, created: float) -> bool:
     if host != socket.gethostname():
         return time.time() - created < STALE_S
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+        process = psutil.Process(int(pid))
+        same = bool(abs(process.create_time() - float(started)) < CLOCK_S)
+        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -78,6 +78,8 @@ def _prices(name: str, llm: ServiceModel, preset: Mapping[str, Any]) -> tuple[fl
     read, written = llm.input_usd_per_mtok, llm.output_usd_per_mtok
     if read is not None and written is not None:
         return read, read, written, "configuration"
+    if (read is None) != (written is None):
+        raise ConfigError(f"{name}: one price alone does not do: set input_usd_per_mtok and output_usd_per_mtok")
     if preset:
         read, written = preset["input_usd_per_mtok"], preset["output_usd_per_mtok"]
         return read, preset.get("cached_input_usd_per_mtok", read), written, f"preset of {preset['as_of']}"

@@ -166,7 +166,6 @@ def test_a_call_waits_for_those_of_another_store(tmp_path: Path) -> None:
 BETWEEN = "what is freed between `hold` and `held`, two transactions, is not seen: the error is wrong"
 
 
-@pytest.mark.xfail(reason=BETWEEN, raises=BudgetError, strict=True)
 def test_a_call_that_settles_while_another_asks_makes_room_for_it(store: ReplyStore) -> None:
     async def both() -> None:
         budget, desk = Budget(1.0), Desk(store)
@@ -179,7 +178,6 @@ def test_a_call_that_settles_while_another_asks_makes_room_for_it(store: ReplySt
     run(both())
 
 
-@pytest.mark.xfail(reason=BETWEEN, raises=BudgetError, strict=True)
 def test_what_a_dead_process_held_makes_room(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with store.writing():
         store.hold(0.8, 0.1, model="model", purpose=RUN, cap_usd=1.0, folder_usd=1.0)

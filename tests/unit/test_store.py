@@ -366,7 +366,6 @@ def test_a_store_that_is_open_already_finds_out_too(path: Path) -> None:
         assert store.spent_usd() == 0.25
 
 
-@pytest.mark.xfail(reason="a zombie has a create_time and counts as living", strict=True)
 def test_a_killed_process_that_nobody_has_waited_for_holds_nothing(path: Path) -> None:
     with holder(path) as child, closing(ReplyStore(path)) as store:
         os.kill(child.pid, signal.SIGKILL)
@@ -387,7 +386,6 @@ def test_a_later_process_with_the_number_of_a_dead_one_is_not_taken_for_it(
         assert store.spent_usd() == 0.25
 
 
-@pytest.mark.xfail(reason="psutil's create_time moves with the system clock, and is compared exactly", strict=True)
 @pytest.mark.parametrize("seconds", [-1, 1])
 def test_a_clock_that_is_set_right_by_a_second_kills_no_process(
     path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
