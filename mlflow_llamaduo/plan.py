@@ -117,8 +117,8 @@ def approve(likely_usd: float, project: Project, *, yes: bool) -> None:
     limit = project.limits.ask_above_usd
     if likely_usd > limit and not yes:
         raise ConfigError(
-            f"this is likely to cost {likely_usd:.2f} dollars, more than limits.ask_above_usd ({limit:g}): "
-            "`llamaduo plan` with the same options says why; add --yes to go on"
+            f"this is likely to cost {likely_usd:.2f} dollars, more than limits.ask_above_usd ({limit:g}); add --yes "
+            "to go on (`llamaduo plan` shows what a whole run costs, stage by stage)"
         )
 
 

@@ -16,7 +16,7 @@ from mlflow_llamaduo.core.records import Adapter, Judgement, PairSet, Response, 
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.coverage import read_pairs
 from mlflow_llamaduo.doctor import examine
-from mlflow_llamaduo.errors import DataError
+from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.files import each_jsonl, folder_digest, locked, to_jsonl, write_atomic, writing_atomic
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
@@ -97,6 +97,8 @@ def judge_responses(project: Project, in_: Path, out: Path, say: Say, *, yes: bo
                 stream.write(to_jsonl([{**read.popleft(), **_judged(own)}]))
                 totals.add(own)
     say(f"{out}: {totals}, {llm.meter.usd:.4f} dollars")
+    if rows and not totals.verdicts:
+        raise StageError(f"no judging has a verdict: the reasons are in {out}, and `llamaduo doctor` may say more")
 
 
 def synthesize_pairs(

@@ -8,8 +8,9 @@ from pathlib import Path
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
+from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, Unjudged
 from mlflow_llamaduo.core.rounds import BASE, Split, stop_reason
+from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.journal import Journal
@@ -147,7 +148,14 @@ class _Desk:
             llm = self._llm(configured, number, "judge", settings.trace_share)
             self._say(f"{title(number)}: {llm.model} judges {len(responses)} answers, {settings.repeats} times each")
             with asking(f"{title(number)}: judgings", calls, "judging", llm, calls, self._say) as progress:
-                return judge(responses, llm=llm, repeats=settings.repeats, done=progress.update)
+                judged = judge(responses, llm=llm, repeats=settings.repeats, done=progress.update)
+            if llm.meter.failed > calls / 2:
+                reason = next((j.reason for j in judged if isinstance(j, Unjudged)), "")
+                raise StageError(
+                    f"{llm.model} failed {llm.meter.failed} of {calls} judgings ({reason}); the others are kept: "
+                    "`llamaduo doctor` says more, and the same command asks for the rest"
+                )
+            return judged
 
         inputs = [[asdict(r) for r in responses], configured.identity, settings.repeats]
         return self._journal.once("judge", inputs, tuple[Judgement, ...], make)

@@ -40,6 +40,7 @@ class Batches:
     budget: Budget
     purpose: Purpose
     meter: Meter
+    show: Callable[[str, Request, Reply | Failure], Awaitable[None]]
 
     async def complete_many(
         self, keyed: Iterable[tuple[str, Request]]
@@ -61,6 +62,8 @@ class Batches:
             while wanted:
                 batch, requests = await self._open(desk, wanted)
                 answers = await self._finish(api, desk, batch, await self._submit(api, desk, batch, requests))
+                for key in batch.keys:
+                    await self.show(key, wanted[key][0], answers[key])
                 yield [(index, answers[key]) for key in batch.keys for index in wanted.pop(key)[1]]
 
     def _sort(

@@ -143,7 +143,7 @@ class OpenAIBatches:
         return {
             "custom_llm_provider": "openai",
             "api_base": self._llm.api_base,
-            "api_key": call.api_key(self._llm),
+            "api_key": call.api_key(self._terms, self._llm),
             "timeout": self._llm.timeout_s,
             "max_retries": 0,  # OpenAI's library would submit again without looking whether it had
         }
@@ -217,7 +217,7 @@ class AnthropicBatches:
 
     async def _call(self, method: str, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> Any:
         base = (self._llm.api_base or "https://api.anthropic.com").rstrip("/").removesuffix("/v1")
-        key = call.api_key(self._llm) or os.environ.get("ANTHROPIC_API_KEY", "")
+        key = call.api_key(self._terms, self._llm) or os.environ.get("ANTHROPIC_API_KEY", "")
         async with httpx.AsyncClient(timeout=self._llm.timeout_s) as client:
             answer = await client.request(
                 method,

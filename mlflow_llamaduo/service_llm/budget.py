@@ -47,16 +47,23 @@ class Desk:
         try:
             while self._jobs:
                 jobs, self._jobs = self._jobs, []
-                try:
-                    results = await asyncio.to_thread(self._commit, [job for job, _ in jobs])
-                except Exception as error:  # noqa: BLE001 - it is raised where the jobs are waited for
-                    for _, done in jobs:
-                        done.set_exception(error)
-                    continue
-                for (_, done), result in zip(jobs, results, strict=True):
-                    done.set_result(result)
+                await self._settle(jobs)
         finally:
             self._writing = None
+
+    async def _settle(self, jobs: "list[tuple[Callable[[], Any], asyncio.Future[Any]]]") -> None:
+        """All in one commit; if that fails, one by one, so that one bad job costs no paid reply."""
+        try:
+            results = await asyncio.to_thread(self._commit, [job for job, _ in jobs])
+        except Exception as error:  # noqa: BLE001 - it is raised where the job is waited for
+            if len(jobs) == 1:
+                jobs[0][1].set_exception(error)
+                return
+            for one in jobs:
+                await self._settle([one])
+        else:
+            for (_, done), result in zip(jobs, results, strict=True):
+                done.set_result(result)
 
     def _commit(self, jobs: list[Callable[[], object]]) -> list[object]:
         with self.store.writing():
@@ -116,6 +123,8 @@ class Budget:
         else:
             what = f"{in_folder:.4f} of {self.folder_usd:g} dollars spent in this folder"
             option = "--set limits.folder_budget_usd=..."
+        if batched := store.batched_usd():
+            what += f", {batched:.4f} set aside for open batches,"
         return BudgetError(
             f"the budget is used up: {what} and the next call may cost {most_usd:.4f}; "
             f"raise it with {option} and run the same command again"

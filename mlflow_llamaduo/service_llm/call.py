@@ -7,6 +7,7 @@ process through the same door. litellm's own retries, cache, Router and budget s
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ TRANSIENT = (
 )
 UNUSABLE = (failures.AuthenticationError, failures.PermissionDeniedError, failures.NotFoundError)
 PERMANENT = (failures.BadRequestError, failures.UnprocessableEntityError, failures.APIError)
-NO_CREDIT = ("insufficient_quota", "credit balance is too low")
-"""How OpenAI (in the error's code) and Anthropic (in its text) say that waiting will not help."""
+NO_CREDIT = re.compile(r'Exception - (\{.*"message": ?")?Your credit balance is too low')
+"""How Anthropic says that waiting will not help, where its own words begin: what follows may quote the request."""
 BACKOFF_S = 1.0
 """The first retry waits 1 to 2 of these, every next one twice as long, a minute at most."""
 NEVER_SENT = ("ConnectError", "ConnectTimeout", "ClientConnectorError", "PoolTimeout")
@@ -66,7 +67,7 @@ async def ask(terms: Terms, llm: ServiceModel, request: Request) -> tuple[Reply 
             model=terms.name,
             messages=[dict(message) for message in request.messages],
             api_base=llm.api_base,
-            api_key=api_key(llm),
+            api_key=api_key(terms, llm),
             timeout=llm.timeout_s,
             num_retries=0,
             max_retries=0,
@@ -101,12 +102,12 @@ def read(
     return Reply(whole(choice.message.content), given, written, usd, cut, seconds)
 
 
-def api_key(llm: ServiceModel) -> str | None:
-    """The key out of the environment."""
+def api_key(terms: Terms, llm: ServiceModel) -> str | None:
+    """The key out of the environment; None leaves it to litellm, which knows each provider's variable."""
     if llm.api_key_env:
         return os.environ.get(llm.api_key_env)
-    # A server of the user's own without a key must not be sent the key of a provider; litellm wants some word.
-    return "none" if llm.api_base else None
+    # A server of the user's own without a key must not be sent OpenAI's; litellm wants some word.
+    return "none" if llm.api_base and terms.provider == "openai" else None
 
 
 def redacted(error: BaseException | str, llm: ServiceModel) -> str:
@@ -138,23 +139,31 @@ def _tokens(answer: Any, request: Request | None) -> tuple[int, int, int]:
 def _outcome(error: Exception, terms: Terms, llm: ServiceModel) -> Failure | Passing:
     """By litellm's class, and by the status where it has none of its own (403 with OpenAI, 529 with Anthropic)."""
     status = getattr(error, "status_code", None) or 0
-    no_credit = status == 402 or any(word in f"{error} {_code(error)}" for word in NO_CREDIT)
-    if no_credit or isinstance(error, UNUSABLE) or status == 403:
+    no_credit = "insufficient_quota" in _codes(error) or NO_CREDIT.search(str(error))
+    if no_credit or status == 402 or isinstance(error, UNUSABLE) or status == 403:
         raise unusable(terms, redacted(error, llm)) from None
     if isinstance(error, TRANSIENT) or status == 409 or status >= 500:
         return _passing(error, llm)
     return Failure(_refusal(error, llm))
 
 
-def _code(error: BaseException) -> str:
-    """The code in the body of the provider's answer, which litellm's text does not show."""
-    return " ".join(str(getattr(cause, "code", "")) + str(getattr(cause, "body", "")) for cause in _causes(error))
+def _codes(error: BaseException) -> set[str]:
+    """Code and type in the body of the provider's answer, which litellm's text does not show (OpenAI)."""
+    codes: set[str] = set()
+    for cause in _causes(error):
+        body = getattr(cause, "body", None)
+        inner = body.get("error", body) if isinstance(body, dict) else {}
+        said = inner if isinstance(inner, dict) else {}
+        codes |= {str(getattr(cause, "code", "")), str(said.get("code")), str(said.get("type"))}
+    return codes
 
 
 def _passing(error: Exception, llm: ServiceModel) -> Passing:
     reason = redacted(error, llm)
     refused = isinstance(error, failures.RateLimitError)
-    answered = bool(_headers(error))  # an answer with a status, if only a 500, is not billed
+    status = getattr(error, "status_code", None)
+    broken = any(isinstance(cause, ValueError) for cause in _causes(error))  # an answer that is no JSON was one
+    answered = bool(_headers(error)) and status not in (408, 504) and not broken  # a plain 500 is not billed
     sent = not any(type(cause).__name__ in NEVER_SENT for cause in _causes(error))
     return Passing(reason, refused, in_doubt=sent and not answered and not refused)
 

@@ -88,8 +88,13 @@ class ServiceLLM:
 
         Raises:
             BudgetError: the next call would pass the budget; all replies before it are stored.
-            ConfigError: the provider refused the key, or does not know the model.
+            ConfigError: the provider refused the key, or does not know the model; or a batch is open.
         """
+        if not self.llm.batch and self.store.batches(self.model, self.purpose.run):
+            raise ConfigError(
+                f"a batch of this run is open at {self.model}: set batch to true again to collect it (or cancel it "
+                "there, and delete its row from the table batches of .llamaduo/replies.sqlite)"
+            )
         answers = self._in_batches(requests) if self.llm.batch else self._one_by_one(requests)
         with relaxed_gc():
             for some in _drive(answers):
@@ -106,7 +111,7 @@ class ServiceLLM:
         )
 
     def _in_batches(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
-        batches = Batches(self.terms, self.llm, self.store, self.budget, self.purpose, self.meter)
+        batches = Batches(self.terms, self.llm, self.store, self.budget, self.purpose, self.meter, self._show)
         return batches.complete_many((self.key(request), request) for request in requests)
 
     async def _one_by_one(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
@@ -132,15 +137,19 @@ class ServiceLLM:
             if attempt < self.llm.retries:
                 backoff = min(60.0, call.BACKOFF_S * 2.0 ** (attempt + 1)) * random.uniform(0.5, 1.0)  # noqa: S311
                 if answer.refused and found.retry_after_s:
-                    backoff = 0.0  # the provider said when, and the turnstile sees to it that not all come at once
+                    backoff /= 10  # the provider said when, and the turnstile sees to it that not all come at once
                 await asyncio.sleep(max(backoff, found.retry_after_s or 0.0))
         return await self._ended(key, request, Failure(f"gave up after {self.llm.retries + 1} tries: {reason}"))
 
     async def _ended(self, key: str, request: Request, answer: Answer) -> Answer:
         self.meter.ended(answer)
+        await self._show(key, request, answer)
+        return answer
+
+    async def _show(self, key: str, request: Request, answer: Answer) -> None:
+        """Trace a call, if it is one of the sample."""
         if self._trace and int(key[:8], 16) < self._traced:
             await asyncio.to_thread(self._trace, self.model, request, answer, self.purpose)
-        return answer
 
     async def _try(
         self, key: str, request: Request, desk: Desk, gate: Turnstile, most: int
@@ -226,7 +235,6 @@ class _Flow:
             patience = self._alone_until - time.monotonic()
             with suppress(TimeoutError):
                 tasks.append(await asyncio.wait_for(self._ended.get(), patience if patience > 0 else None))
-        await asyncio.sleep(0)  # many stored replies in a row must not keep the network waiting
         while not self._ended.empty():
             tasks.append(self._ended.get_nowait())
         return [(index, answer) for task in tasks for index, answer in self._end(task)]

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 import psutil
 
+from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply
 
 REPLIES = Path(".llamaduo/replies.sqlite")
@@ -131,6 +132,8 @@ class ReplyStore:
         self._reader = self._writer if path == ":memory:" else _connect(path)
         with self.writing():
             (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise StageError(f"{path} was made by a later version of mlflow-llamaduo: upgrade it")
             old = (
                 version == 0 and self._writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchone()
             )
@@ -210,10 +213,15 @@ class ReplyStore:
         self._writer.executemany("DELETE FROM holds WHERE id = ?", [(hold,) for hold in holds if hold is not None])
 
     def held(self) -> int:
-        """Calls of living processes, and batches, that dollars are set aside for."""
+        """Calls of living processes that dollars are set aside for; a batch takes too long to wait for."""
         self._bury()
-        (total,) = self._writer.execute(f"SELECT COUNT(*) FROM ({HELD})").fetchone()  # noqa: S608 - a constant
+        (total,) = self._writer.execute("SELECT COUNT(*) FROM holds").fetchone()
         return int(total)
+
+    def batched_usd(self) -> float:
+        """Dollars that are set aside for batches."""
+        (total,) = self._reader.execute("SELECT COALESCE(SUM(most_usd), 0) FROM batches").fetchone()
+        return float(total)
 
     def _free(self, run: str, cap_usd: float, folder_usd: float) -> float:
         held, held_by_run = self._writer.execute(

@@ -110,7 +110,7 @@ def missing_key(llm: ServiceModel) -> str | None:
     wanted = _litellm().validate_environment(name)
     if wanted["keys_in_environment"]:
         return None
-    names = " or ".join(wanted["missing_keys"]) or "that api_key_env names"
+    names = " and ".join(wanted["missing_keys"]) or "that api_key_env names"
     return f"{name} needs a key: set the environment variable {names}"
 
 

@@ -111,7 +111,7 @@ def test_a_batch_outlives_the_process_that_submitted_it(model: str, server: Batc
     server.patience = 1
     with ReplyStore(tmp_path / "replies.sqlite") as second:
         assert second.spent_usd("run") == 0
-        assert second.held() == 1, "the batch goes on, and so its dollars stay set aside"
+        assert second.batched_usd() > 0, "the batch goes on, and so its dollars stay set aside"
         answered = texts(service(model, server, second).complete_many(questions(4)))
     assert answered == {n: f"question {n}" for n in range(4)}
     assert len(server.made) == 1, "nothing is submitted twice"
@@ -217,6 +217,23 @@ def test_the_key_goes_in_a_header_and_nowhere_else(
     assert KEY not in json.dumps([made.asked for made in server.made])
     assert all(KEY.encode() not in file.read_bytes() for file in tmp_path.iterdir())
     assert KEY not in caplog.text
+
+
+def test_an_open_batch_is_not_paid_for_again_one_by_one(model: str, server: BatchServer, store: ReplyStore) -> None:
+    die_while_submitting(service(model, server, store))
+    llm = service(model, server, store)
+    llm.llm = llm.llm.model_copy(update={"batch": False})
+    with pytest.raises(ConfigError, match="set batch to true again"):
+        list(llm.complete_many(questions(4)))
+
+
+def test_nobody_waits_for_a_batch_to_free_its_dollars(model: str, server: BatchServer, store: ReplyStore) -> None:
+    die_while_submitting(service(model, server, store))
+    asked = ServiceModel.model_validate({**service(model, server, store).llm.model_dump(), "batch": False})
+    budget = Budget(10, folder_usd=0.3)
+    other = ServiceLLM(asked, store=store, budget=budget, purpose=Purpose("other", "judge"))
+    with pytest.raises(BudgetError, match="set aside for open batches"):
+        list(other.complete_many(questions(1)))
 
 
 def test_a_provider_without_a_batch_api_is_refused(server: BatchServer, store: ReplyStore) -> None:

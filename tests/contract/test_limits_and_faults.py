@@ -153,7 +153,7 @@ def test_a_step_that_is_stopped_goes_on_and_asks_only_for_what_is_missing(folder
         before = server.stats()["total"]
         again = judge_step(folder, server)
         _, told = again.communicate(timeout=60)
-        assert again.returncode == 0, told
+        assert f"{ROWS} of {ROWS} judgings without a verdict" in told  # this server's replies are none
         assert server.stats()["total"] - before == ROWS - kept
         assert server.stats()["paid_twice"] <= 4, "only calls that were open"
     assert len((folder / "verdicts.jsonl").read_text().splitlines()) == ROWS

@@ -175,8 +175,9 @@ def test_a_dear_step_begins_with_a_word_only(clone: Path, yes: list[str]) -> Non
     assert not (clone / "verdicts.jsonl").exists()
 
     result = llamaduo(*step, "--set", "limits.ask_above_usd=0.0001", "--repeats", "1", *yes)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert "1 of 1 judgings without a verdict" in result.stderr  # nobody listens on port 9
+    assert "no judging has a verdict" in result.stderr
 
 
 def test_the_presets_are_listed_with_price_limits_and_date() -> None:
