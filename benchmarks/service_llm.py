@@ -49,7 +49,8 @@ from benchmarks.openai_server import running
 from benchmarks.row import COLUMNS, Row, shown, table_line
 from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.errors import BudgetError
-from mlflow_llamaduo.service_llm.client import Budget, Purpose, Reply, ReplyStore, Request, ServiceLLM, relaxed_gc
+from mlflow_llamaduo.service_llm.client import Budget, Purpose, Reply, ReplyStore, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.flow import relaxed_gc
 
 T = TypeVar("T")
 

@@ -1,12 +1,8 @@
 """The one door to a service LLM: stored replies first, then paid ones, at the allowed rate and within the budget."""
 
 import asyncio
-import gc
-import math
 import random
-import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from functools import partial
 
 from mlflow_llamaduo.config import ServiceModel
@@ -16,20 +12,15 @@ from mlflow_llamaduo.service_llm import call
 from mlflow_llamaduo.service_llm.batch import Batches
 from mlflow_llamaduo.service_llm.budget import Budget, Desk, settle
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request, most_tokens
+from mlflow_llamaduo.service_llm.flow import Answer, Flow, drive, relaxed_gc
 from mlflow_llamaduo.service_llm.meter import Meter
 from mlflow_llamaduo.service_llm.rate import Limits, Turnstile
 from mlflow_llamaduo.service_llm.shared_rate import turnstile
 from mlflow_llamaduo.service_llm.store import ReplyStore
 from mlflow_llamaduo.service_llm.terms import terms
 
-Answer = Reply | Failure
 Trace = Callable[[str, Request, Answer, Purpose], None]
 """Told model, request, answer and purpose of a sampled call."""
-
-ALONE_S = 3.0
-"""How long the others wait for the first call."""
-AT_ONCE = 256
-"""Stored replies that are handed out before the network has its turn."""
 
 
 class ServiceLLM:
@@ -97,7 +88,7 @@ class ServiceLLM:
             )
         answers = self._in_batches(requests) if self.llm.batch else self._one_by_one(requests)
         with relaxed_gc():
-            for some in _drive(answers):
+            for some in drive(answers):
                 yield from some
 
     def key(self, request: Request) -> str:
@@ -115,7 +106,14 @@ class ServiceLLM:
         return batches.complete_many((self.key(request), request) for request in requests)
 
     async def _one_by_one(self, requests: Iterable[Request]) -> AsyncGenerator[list[tuple[int, Answer]], None]:
-        flow = _Flow(self, requests)
+        desk, gate = Desk(self.store), turnstile(self.terms, self.llm)
+        flow = Flow(
+            requests,
+            key=self.key,
+            stored=self._stored,
+            ask=lambda key, request: self._ask(key, request, desk, gate),
+            concurrency=self.llm.concurrency,
+        )
         try:
             while not flow.over:
                 stored = flow.pull()
@@ -124,8 +122,15 @@ class ServiceLLM:
                 raise flow.used_up
         finally:
             await flow.close()
+            await desk.drain()  # all that was answered is on disk
 
-    async def ask(self, key: str, request: Request, desk: Desk, gate: Turnstile) -> Answer:
+    def _stored(self, key: str) -> Reply | None:
+        reply = self.store.get(key)
+        if reply is not None:
+            self.meter.found()
+        return reply
+
+    async def _ask(self, key: str, request: Request, desk: Desk, gate: Turnstile) -> Answer:
         """Ask for one reply, in as many tries as are allowed; it is stored when this returns."""
         most = most_tokens(request)
         reason = ""
@@ -192,122 +197,6 @@ class ServiceLLM:
         self._output += 0.05 * (reply.output_tokens - self._output)
         self._input_share += 0.05 * (min(1.0, reply.input_tokens / most) - self._input_share)
         return reply.input_tokens + reply.output_tokens
-
-
-class _Flow:
-    """One `complete_many` under way: what is open, and who waits for it."""
-
-    def __init__(self, llm: ServiceLLM, requests: Iterable[Request]) -> None:
-        self._llm = llm
-        self._desk = Desk(llm.store)
-        self._gate = turnstile(llm.terms, llm.llm)
-        self._numbered = enumerate(requests)
-        self._waiting: dict[str, list[int]] = {}
-        self._running: dict[asyncio.Task[Answer], str] = {}
-        self._ended: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
-        self._more = True
-        self._alone_until = math.inf
-        self.used_up: BudgetError | None = None
-
-    @property
-    def over(self) -> bool:
-        """Nothing is open, and nothing is to come."""
-        return not (self._more or self._running)
-
-    def pull(self) -> list[tuple[int, Answer]]:
-        """Take requests while there are places; those that were answered before are the result."""
-        stored: list[tuple[int, Answer]] = []
-        for _ in range(AT_ONCE):
-            if not self._more or len(self._running) >= self._places:
-                break
-            if (item := next(self._numbered, None)) is None:
-                self._more = False
-            elif (reply := self._begin(*item)) is not None:
-                stored.append((item[0], reply))
-        return stored
-
-    async def collect(self, *, wait: bool) -> list[tuple[int, Answer]]:
-        """The answers that have come in; with `wait`, at least one where anything is open."""
-        if not self._running:
-            return []
-        tasks = []
-        if wait:
-            patience = self._alone_until - time.monotonic()
-            with suppress(TimeoutError):
-                tasks.append(await asyncio.wait_for(self._ended.get(), patience if patience > 0 else None))
-        while not self._ended.empty():
-            tasks.append(self._ended.get_nowait())
-        return [(index, answer) for task in tasks for index, answer in self._end(task)]
-
-    async def close(self) -> None:
-        """Cancel what is open, and see to it that all that was answered is on disk."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
-        await self._desk.drain()
-
-    @property
-    def _places(self) -> int:
-        """The first call goes alone, for a while: it shows whether the key is good, and loads what litellm needs."""
-        return 1 if time.monotonic() < self._alone_until else self._llm.llm.concurrency
-
-    def _begin(self, index: int, request: Request) -> Reply | None:
-        key = self._llm.key(request)
-        if key in self._waiting:
-            self._waiting[key].append(index)
-        elif (reply := self._llm.store.get(key)) is not None:
-            self._llm.meter.found()
-            return reply
-        else:
-            self._alone_until = min(self._alone_until, time.monotonic() + ALONE_S)
-            self._waiting[key] = [index]
-            task = asyncio.create_task(self._llm.ask(key, request, self._desk, self._gate))
-            self._running[task] = key
-            task.add_done_callback(self._ended.put_nowait)
-        return None
-
-    def _end(self, task: asyncio.Task[Answer]) -> list[tuple[int, Answer]]:
-        indices = self._waiting.pop(self._running.pop(task))
-        self._alone_until = 0.0
-        if isinstance(error := task.exception(), BudgetError):
-            self._more, self.used_up = False, error  # what is open is paid for: it may end
-            return []
-        answer = task.result()
-        return [(index, answer) for index in indices]
-
-
-@contextmanager
-def relaxed_gc() -> Iterator[None]:
-    """Collect cycles more rarely for the length of the block: litellm makes thousands of objects a call.
-
-    Python's default, every 700 objects, costs a fifth of a call's time (benchmarks/service_llm.py).
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(20_000, 50, 50)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-def _drive(answers: AsyncGenerator[list[tuple[int, Answer]], None]) -> Iterator[list[tuple[int, Answer]]]:
-    """An async iterator as a plain one; closing it closes the other and its event loop."""
-    with asyncio.Runner() as runner:
-        try:
-            while True:
-                yield runner.run(_next(answers))
-        except StopAsyncIteration:
-            return
-        finally:
-            runner.run(_close(answers))
-
-
-async def _next(answers: AsyncGenerator[list[tuple[int, Answer]], None]) -> list[tuple[int, Answer]]:
-    return await anext(answers)
-
-
-async def _close(answers: AsyncGenerator[list[tuple[int, Answer]], None]) -> None:
-    await answers.aclose()
 
 
 __all__ = ["Budget", "BudgetError", "Failure", "Purpose", "Reply", "ReplyStore", "Request", "ServiceLLM"]

@@ -22,9 +22,10 @@ from litellm import exceptions as failures
 from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.errors import BudgetError, ConfigError
 from mlflow_llamaduo.service_llm import budget as budgets
-from mlflow_llamaduo.service_llm import client
-from mlflow_llamaduo.service_llm.client import AT_ONCE, Answer, Budget, ServiceLLM
+from mlflow_llamaduo.service_llm import client, flow
+from mlflow_llamaduo.service_llm.client import Budget, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request, most_tokens
+from mlflow_llamaduo.service_llm.flow import AT_ONCE, Answer
 from mlflow_llamaduo.service_llm.rate import Rate, Turnstile
 from mlflow_llamaduo.service_llm.store import ReplyStore
 
@@ -233,7 +234,7 @@ def test_the_first_call_goes_alone(provider: Provider, store: ReplyStore) -> Non
 def test_the_others_do_not_wait_for_a_first_call_that_takes_long(
     provider: Provider, store: ReplyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ALONE_S", 0.005)
+    monkeypatch.setattr(flow, "ALONE_S", 0.005)
     provider.hangs = lambda text: text == "question 0"
     with closing(service(store, concurrency=4).complete_many(questions(9))) as replies:
         assert sorted(index for index, _ in islice(replies, 8)) == list(range(1, 9))
