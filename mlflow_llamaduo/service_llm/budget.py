@@ -80,9 +80,7 @@ class Budget:
     cap_usd: float
     folder_usd: float = float("inf")
 
-    async def hold(
-        self, desk: Desk, most_usd: float, likely_usd: float, *, model: str, purpose: Purpose
-    ) -> int | None:
+    async def hold(self, desk: Desk, most_usd: float, *, model: str, purpose: Purpose) -> int | None:
         """Set `most_usd` aside for a call, and return the hold's number; None for a call that costs nothing.
 
         Waits while other calls hold what this one needs: they may turn out cheaper than their estimates.
@@ -98,10 +96,10 @@ class Budget:
 
         def take() -> bool:
             """True if it is worth waiting; one transaction, so that nothing is freed between the looks."""
-            hold = desk.store.hold(most_usd, likely_usd, model=model, purpose=purpose, **caps)
+            hold = desk.store.hold(most_usd, model=model, purpose=purpose, **caps)
             others = desk.store.held() if hold is None else 0
             if hold is None:  # those of dead processes are settled by now
-                hold = desk.store.hold(most_usd, likely_usd, model=model, purpose=purpose, **caps)
+                hold = desk.store.hold(most_usd, model=model, purpose=purpose, **caps)
             taken.extend([] if hold is None else [hold])
             return others > 0
 

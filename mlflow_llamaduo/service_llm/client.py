@@ -163,14 +163,14 @@ class ServiceLLM:
         model, purpose = self.model, self.purpose
         tokens = self._input_share * most + self._output
         likely = self.terms.usd(int(self._input_share * most), int(self._output))
-        hold = await self.budget.hold(
-            desk, self.terms.usd(most, self.llm.max_tokens), likely, model=model, purpose=purpose
-        )
+        hold = await self.budget.hold(desk, self.terms.usd(most, self.llm.max_tokens), model=model, purpose=purpose)
         lost = 0.0
         try:
             await gate.admit(tokens)
             self.meter.sent()
             lost = likely  # from here on it may be billed, whatever happens to us
+            if hold is not None:
+                desk.post(partial(self.store.sent, hold, likely))
             answer, found = await call.ask(self.terms, self.llm, request)
             kept: Answer
             if isinstance(answer, call.Passing):

@@ -197,16 +197,18 @@ class ReplyStore:
         """Dollars that a run, or one stage of it, has paid so far in all its lives; without a run, all of them."""
         return _spent(self._reader, run, stage)
 
-    def hold(
-        self, most_usd: float, likely_usd: float, *, model: str, purpose: Purpose, cap_usd: float, folder_usd: float
-    ) -> int | None:
+    def hold(self, most_usd: float, *, model: str, purpose: Purpose, cap_usd: float, folder_usd: float) -> int | None:
         """Set dollars aside for a call, if run and folder stay within their caps; None if they would not."""
         if most_usd > self._free(purpose.run, cap_usd, folder_usd):
             return None
         return self._writer.execute(
             "INSERT INTO holds VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
-            (self._owner, purpose.run, purpose.stage, model, most_usd, likely_usd, time.time()),
+            (self._owner, purpose.run, purpose.stage, model, most_usd, 0.0, time.time()),
         ).lastrowid
+
+    def sent(self, hold: int, likely_usd: float) -> None:
+        """A call that dollars are set aside for has gone out: from now on it may be billed."""
+        self._writer.execute("UPDATE holds SET likely_usd = ? WHERE id = ?", (likely_usd, hold))
 
     def release(self, *holds: int | None) -> None:
         """Free what was held for calls."""

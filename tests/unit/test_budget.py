@@ -45,7 +45,7 @@ def run(story: Coroutine[Any, Any, object]) -> None:
 
 
 async def hold(budget: Budget, desk: Desk, estimate: float, purpose: Purpose = RUN) -> int | None:
-    return await budget.hold(desk, estimate, estimate / 2, model="model", purpose=purpose)
+    return await budget.hold(desk, estimate, model="model", purpose=purpose)
 
 
 def paid(usd: float) -> Reply:
@@ -180,7 +180,7 @@ def test_a_call_that_settles_while_another_asks_makes_room_for_it(store: ReplySt
 
 def test_what_a_dead_process_held_makes_room(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with store.writing():
-        store.hold(0.8, 0.1, model="model", purpose=RUN, cap_usd=1.0, folder_usd=1.0)
+        store.hold(0.8, model="model", purpose=RUN, cap_usd=1.0, folder_usd=1.0)
     monkeypatch.setattr(psutil.Process, "create_time", lambda _: 5.0)  # the holder's number belongs to another now
     run(call(Budget(1.0), Desk(store), "key", 0.8, 0.8))
 

@@ -35,7 +35,8 @@ from mlflow_llamaduo.service_llm.store import ReplyStore
 
 store = ReplyStore(Path(sys.argv[1]))
 with store.writing():
-    store.hold(0.75, 0.25, model="model", purpose=Purpose("run", "judge"), cap_usd=1.0, folder_usd=1.0)
+    hold = store.hold(0.75, model="model", purpose=Purpose("run", "judge"), cap_usd=1.0, folder_usd=1.0)
+    store.sent(hold, 0.25)
 print("held", flush=True)
 time.sleep(60)
 """
@@ -86,7 +87,10 @@ def hold(
     folder: float = float("inf"),
 ) -> int | None:
     with store.writing():
-        return store.hold(most, likely, model="model", purpose=purpose, cap_usd=cap, folder_usd=folder)
+        hold = store.hold(most, model="model", purpose=purpose, cap_usd=cap, folder_usd=folder)
+        if hold is not None and likely:
+            store.sent(hold, likely)
+        return hold
 
 
 def held(store: ReplyStore) -> int:
@@ -512,3 +516,14 @@ def test_two_threads_that_open_a_file_of_the_first_version_bring_it_over_once(pa
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(spent, range(4))) == [0.5] * 4
+
+
+def test_a_call_that_had_not_gone_out_yet_costs_nothing_when_its_process_ends(path: Path) -> None:
+    first = ReplyStore(path)
+    hold(first, 0.5)
+    hold(first, 0.25, likely=0.125)
+    first.close()
+
+    with ReplyStore(path) as second:
+        assert second.spent_usd() == 0.125
+        assert held(second) == 0
