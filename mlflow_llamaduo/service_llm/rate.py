@@ -118,13 +118,15 @@ class Rate:
         """Follow the provider's own count: learn the rate where none is configured, stop where nothing is left."""
         now = self._clock()
         refill = _refill(limits.requests_limit, limits.requests_left, limits.requests_reset_s)
-        if refill and self._most == math.inf and limits.requests_left < limits.requests_limit / 2:  # type: ignore[operator]
+        low = (limits.requests_left or 0.0) < (limits.requests_limit or 0.0) / 2
+        if refill and low and self._most == math.inf:
             self._learned = self._learned or MARGIN * refill < self._pace
             self._pace = min(self._pace, MARGIN * refill)
         if refill and not limits.requests_left:
             self._paused = max(self._paused, now + 1 / refill)
         refill = _refill(limits.tokens_limit, limits.tokens_left, limits.tokens_reset_s)
-        if refill and limits.tokens_left < (a_percent := limits.tokens_limit / 100):  # type: ignore[operator]
+        a_percent = (limits.tokens_limit or 0.0) / 100
+        if refill and (limits.tokens_left or 0.0) < a_percent:
             self._paused = max(self._paused, now + a_percent / refill)
 
     def _room(self, now: float) -> float:
