@@ -92,6 +92,8 @@ HELD = "SELECT run, most_usd AS usd FROM holds UNION ALL SELECT run, most_usd FR
 OPEN = "open when the process ended; it may have been billed"
 CLOCK_S = 60.0
 """A process's start is told by a clock that may be set; a number is not given again so soon."""
+WAIT_S = 60.0
+"""For another process that writes."""
 STALE_S = 86_400
 """Holds of a process on another machine, which cannot be asked whether it lives, count for a day."""
 
@@ -315,8 +317,16 @@ class ReplyStore:
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
+    connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:  # locked: SQLite lets nobody wait who changes the mode with another
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
     connection.execute("PRAGMA synchronous = FULL")  # a paid reply outlives a power cut too
     connection.execute("PRAGMA mmap_size = 1073741824")
     return connection
