@@ -4,18 +4,45 @@ Calling and reading are apart: a better reader needs no new call. json-repair do
 around, cut ends); we only say which object is wanted and what a score is.
 """
 
+import json
 import re
 from typing import Any
 
 from json_repair import repair_json
 
+_DECODER = json.JSONDecoder()
+
 
 def last_object(text: str, *, having: str) -> dict[str, Any] | None:
-    """The last JSON object in `text` that has the key `having`; None if there is none.
+    """The last complete JSON object in `text` that has the key `having`, else a mended one; None if there is none.
 
     The last one wins: a model that corrects itself means its last word, and an answer quoted before the
-    verdict cannot stand in for it.
+    verdict cannot stand in for it. One that was cut does not win over one that is whole: half of 85 is an 8.
     """
+    complete, end = _complete(text, having)
+    rest = text[end:]
+    if complete is not None and rest.count("{") != rest.count("}"):
+        return complete
+    return _mended(rest, having) or complete
+
+
+def _complete(text: str, having: str) -> tuple[dict[str, Any] | None, int]:
+    """The last object that is JSON as it stands, and where it ends; (None, 0) if there is none."""
+    found: dict[str, Any] | None = None
+    end = position = 0
+    while (position := text.find("{", position)) >= 0:
+        try:
+            value, after = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            position += 1
+            continue
+        if having in value:
+            found, end = whole(value), after
+        position = after
+    return found, end
+
+
+def _mended(text: str, having: str) -> dict[str, Any] | None:
     try:
         found = whole(repair_json(text, return_objects=True, skip_json_loads=False))
     except (RecursionError, ValueError):  # nested a thousand deep: nobody's answer

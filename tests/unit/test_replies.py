@@ -113,3 +113,22 @@ def test_any_value_is_a_score_in_range_or_none(value: Any) -> None:
 @given(st.floats(0, 100).map(lambda value: round(value, 3)))
 def test_a_score_says_the_same_as_number_and_as_text(value: float) -> None:
     assert points(value) == points(f"{value:.3f}") == points(f"{value:.3f}/100") == value
+
+
+WHOLE = '{"score": 85, "reason": "good"}'
+
+
+@pytest.mark.parametrize("cut", ['{"score": 8', '{"score": 1, "rea', "{'score': 1", '```json\n{"score": 8'])
+def test_an_object_that_was_cut_does_not_win_over_a_whole_one(cut: str) -> None:
+    assert last_object(f"{WHOLE}\n\nOn second thought:\n{cut}", having="score") == {"score": 85, "reason": "good"}
+
+
+@pytest.mark.parametrize(
+    "later", ['{"score": 15}', "{'score': 15,}", '```json\n{"score": 15}\n```', "{score: 15} I think"]
+)
+def test_a_whole_object_wins_over_the_ones_before_it_however_it_is_written(later: str) -> None:
+    assert last_object(f"{WHOLE}\nNo:\n{later}", having="score") == {"score": 15}
+
+
+def test_words_with_braces_after_the_verdict_take_nothing_from_it() -> None:
+    assert last_object(WHOLE + " (see {this} and {that})", having="score") == {"score": 85, "reason": "good"}
