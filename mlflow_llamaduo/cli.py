@@ -7,102 +7,14 @@ gate was not passed, 130 stopped by Ctrl-C. Heavy libraries are imported inside 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import click
 
 from mlflow_llamaduo import __version__
-from mlflow_llamaduo.config import Project, load
-from mlflow_llamaduo.errors import ConfigError, DataError, LlamaDuoError
-
-P = ParamSpec("P")
-
-OVERRIDES = {
-    "base_model": "base_model",
-    "rounds": "limits.rounds",
-    "rows_per_round": "synthesis.rows_per_round",
-    "gate": "gate",
-    "budget_usd": "limits.budget_usd",
-    "promotion": "promotion",
-    "epochs": "finetune.epochs",
-    "coverage": "coverage.path",
-    "responses_per_prompt": "inference.responses_per_prompt",
-    "judge_repeats": "judging.repeats",
-}
-MODEL = ("api_base", "api_key_env", "rpm", "tpm", "concurrency")
-"""Options that go to the judge and to the generator."""
-
-
-def say(line: str) -> None:
-    """One line to the person at the terminal; results go to standard output, this does not."""
-    click.echo(f"llamaduo: {line}", err=True)
-
-
-def edge(command: Callable[P, None]) -> Callable[P, None]:
-    """Deliberate errors become one line and an exit code; anything else is a bug and keeps its traceback."""
-
-    @wraps(command)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except LlamaDuoError as error:
-            for line in str(error).splitlines():
-                say(line)
-            sys.exit(2 if isinstance(error, ConfigError | DataError) else 1)
-        except KeyboardInterrupt:
-            say("stopped; the same command goes on from here, and nothing that is finished is done again")
-            sys.exit(130)
-
-    return guarded
-
-
-def project_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which project, and what of it to change; the command gets a `project`."""
-
-    @wraps(command)
-    def loaded(*, task: str, profile: str, service_llm: str | None, set_: tuple[str, ...], **given: Any) -> None:
-        overrides = {OVERRIDES[name]: given.pop(name) for name in list(given) if name in OVERRIDES}
-        if overrides.get("coverage.path"):
-            overrides["coverage.path"] = str(Path(overrides["coverage.path"]).absolute())
-        of_models = {name: given.pop(name) for name in MODEL}
-        overrides |= _service_llm(service_llm, of_models) | _settings(set_)
-        command(project=load(task, profile, overrides), **given)
-
-    for option in reversed(
-        [
-            click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/."),
-            click.option("--profile", default="local", show_default=True, help="A file of projects/profiles/."),
-            click.option("--base-model", help="The local model: a folder, or a name on the model hub."),
-            click.option("--service-llm", help="Judge and generator: a preset (gpt-4o), litellm's name, or offline."),
-            click.option("--api-base", metavar="URL", help="Its server, if not the provider's own."),
-            click.option("--api-key-env", metavar="NAME", help="The environment variable that holds its key."),
-            click.option("--rpm", type=int, help="Requests a minute that it allows."),
-            click.option("--tpm", type=int, help="Tokens a minute that it allows."),
-            click.option("--concurrency", type=int, help="Calls that may be open together."),
-            click.option("--rounds", type=int, help="Fine-tunings at most."),
-            click.option("--rows-per-round", "--rows", type=int, help="Synthetic pairs to ask for (in a round)."),
-            click.option("--gate", help="A least value for both means (70), or figure=value,..."),
-            click.option("--budget-usd", type=float, help="Dollars that the service LLM may cost."),
-            click.option("--promotion", help="auto: a version that passes is served; review: a person decides."),
-            click.option("--epochs", type=int, help="Epochs of a fine-tuning."),
-            click.option("--coverage", help="A JSONL file of pairs, instead of the task's own."),
-            click.option("--responses-per-prompt", type=int, help="K, answers to each test prompt."),
-            click.option("--judge-repeats", "--repeats", type=int, help="M, judgings of each answer."),
-            click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Any key: finetune.lora_rank=8."),
-        ]
-    ):
-        loaded = option(loaded)
-    return edge(loaded)
-
-
-def flag(name: str, text: str) -> Callable[[Any], Any]:
-    """`--name`, and also `--name true`, which is how MLflow passes `-P name=true`."""
-    return click.option(name, is_flag=False, flag_value=True, default=False, type=bool, metavar="", help=text)
-
-
-yes_option = flag("--yes", "Go on though it is likely to cost more than limits.ask_above_usd.")
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.options import flag, project_options, say, yes_option
 
 
 @click.group(context_settings={"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 100})
@@ -295,18 +207,6 @@ def serve(project: Project, port: int | None) -> None:
     start(project, port=port or project.serving.port, say=say)
 
 
-def _service_llm(name: str | None, of_models: dict[str, Any]) -> dict[str, Any]:
-    """What is said of the service LLM, for judge and generator alike."""
-    names = {"judge": name, "generator": name}
-    if name == "offline":
-        names = {"judge": "offline/judge", "generator": "offline/teacher"}
-    overrides: dict[str, Any] = {}
-    for role, model in names.items():
-        said = {"model": model, **of_models}
-        overrides |= {f"service_llm.{role}.{key}": value for key, value in said.items() if value is not None}
-    return overrides
-
-
 @contextmanager
 def _seen() -> Iterator[Callable[[str, str], Any]]:
     """What the reply store knows of earlier replies; a plan makes no store where there is none."""
@@ -328,15 +228,6 @@ def _show_presets() -> None:
         off = f", off since {known['retired']}: take {known['successor']}" if "retired" in known else ""
         rpm, tpm = known.get("rpm", "-"), known.get("tpm", "-")
         click.echo(f"{name:<22} {known['model']:<38} {usd:>15} {rpm:>6} {tpm:>9}  {known['as_of']}{off}")
-
-
-def _settings(given: tuple[str, ...]) -> dict[str, str]:
-    for setting in given:
-        if "=" not in setting:
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as finetune.lora_rank=8")
-    settings = dict(setting.split("=", 1) for setting in given)
-    short = ("service_llm.judge", "service_llm.generator")  # for their models' names
-    return {f"{key}.model" if key in short else key: value for key, value in settings.items()}
 
 
 def _next_steps(project: Project, stop: str) -> list[str]:

@@ -12,90 +12,22 @@ stored as such.
 """
 
 import json
-import os
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Self
-from uuid import uuid4
 
-import psutil
-
-from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply
+from mlflow_llamaduo.service_llm.owner import alive, owner
+from mlflow_llamaduo.service_llm.store_file import connect, prepare
 
 REPLIES = Path(".llamaduo/replies.sqlite")
 """The store of a working folder."""
-VERSION = 2
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (
-    key TEXT PRIMARY KEY,
-    run TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    model TEXT NOT NULL,
-    text TEXT NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    usd REAL NOT NULL,
-    cut INTEGER NOT NULL,
-    created REAL NOT NULL,
-    seconds REAL NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS replies_by_run ON replies (run);
-CREATE INDEX IF NOT EXISTS replies_by_model ON replies (model, created);
-CREATE TABLE IF NOT EXISTS losses (
-    run TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    model TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    usd REAL NOT NULL,
-    created REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS holds (
-    id INTEGER PRIMARY KEY,
-    owner TEXT NOT NULL,
-    run TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    model TEXT NOT NULL,
-    most_usd REAL NOT NULL,
-    likely_usd REAL NOT NULL,
-    created REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS spent (
-    run TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    usd REAL NOT NULL,
-    PRIMARY KEY (run, stage)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (
-    id TEXT PRIMARY KEY,
-    run TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    model TEXT NOT NULL,
-    keys TEXT NOT NULL,
-    remote TEXT,
-    most_usd REAL NOT NULL,
-    created REAL NOT NULL
-);
-"""
-FROM_VERSION_1 = """
-ALTER TABLE replies ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
-INSERT INTO spent SELECT run, stage, SUM(usd) FROM
-    (SELECT run, stage, usd FROM replies UNION ALL SELECT run, stage, usd FROM losses) GROUP BY run, stage;
-"""
 HELD = "SELECT run, most_usd AS usd FROM holds UNION ALL SELECT run, most_usd FROM batches"
 OPEN = "open when the process ended; it may have been billed"
-CLOCK_S = 60.0
-"""A process's start is told by a clock that may be set; a number is not given again so soon."""
-WAIT_S = 60.0
-"""For another process that writes."""
-STALE_S = 86_400
-"""Holds of a process on another machine, which cannot be asked whether it lives, count for a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +61,11 @@ class ReplyStore:
     def __init__(self, path: Path | str) -> None:
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._owner = f"{_process()} {uuid4().hex}"
-        self._writer = _connect(path)
-        self._reader = self._writer if path == ":memory:" else _connect(path)
+        self._owner = owner()
+        self._writer = connect(path)
+        self._reader = self._writer if path == ":memory:" else connect(path)
         with self.writing():
-            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-            if version > VERSION:
-                raise StageError(f"{path} was made by a later version of mlflow-llamaduo: upgrade it")
-            old = (
-                version == 0 and self._writer.execute("SELECT 1 FROM sqlite_master WHERE name = 'replies'").fetchone()
-            )
-            for statement in (SCHEMA + (FROM_VERSION_1 if old else "")).split(";"):
-                self._writer.execute(statement)
-            self._writer.execute(f"PRAGMA user_version = {VERSION}")
+            prepare(self._writer, path)
             self._bury()
 
     # Replies
@@ -243,10 +167,10 @@ class ReplyStore:
 
     def _bury(self) -> None:
         """Calls that were open when their process died may have been billed: their likely cost is lost."""
-        for hold, owner, run, stage, model, likely, created in self._writer.execute(
+        for hold, holder, run, stage, model, likely, created in self._writer.execute(
             "SELECT id, owner, run, stage, model, likely_usd, created FROM holds"
         ).fetchall():
-            if not _alive(owner, created):
+            if not alive(holder, created):
                 self.lose(Failure(OPEN, likely), model=model, purpose=Purpose(run, stage), hold=hold)
 
     # Batches
@@ -316,43 +240,9 @@ class ReplyStore:
         self._writer.execute("COMMIT")
 
 
-def _connect(path: Path | str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError:  # locked: SQLite lets nobody wait who changes the mode with another
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-    connection.execute("PRAGMA synchronous = FULL")  # a paid reply outlives a power cut too
-    connection.execute("PRAGMA mmap_size = 1073741824")
-    return connection
-
-
 def _spent(connection: sqlite3.Connection, run: str | None = None, stage: str | None = None) -> float:
     (total,) = connection.execute(
         "SELECT COALESCE(SUM(usd), 0) FROM spent WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR stage = ?2)",
         (run, stage),
     ).fetchone()
     return float(total)
-
-
-@cache
-def _process() -> str:
-    """This process, told from a later one with the same number."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
-
-
-def _alive(owner: str, created: float) -> bool:
-    host, pid, started, _ = owner.split(" ")
-    if host != socket.gethostname():
-        return time.time() - created < STALE_S
-    try:
-        process = psutil.Process(int(pid))
-        same = bool(abs(process.create_time() - float(started)) < CLOCK_S)
-        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

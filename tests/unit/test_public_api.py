@@ -11,10 +11,11 @@ import pytest
 
 import mlflow_llamaduo
 from mlflow_llamaduo import errors
-from mlflow_llamaduo.cli import OVERRIDES, cli
+from mlflow_llamaduo.cli import cli
 from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.gate import FIGURES
 from mlflow_llamaduo.errors import BaseModelError, BudgetError, ConfigError, DataError, LlamaDuoError, StageError
+from mlflow_llamaduo.options import OVERRIDES
 from tests.unit.builders import pair, project
 
 PACKAGE = Path(mlflow_llamaduo.__file__).parent
