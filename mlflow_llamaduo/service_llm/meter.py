@@ -28,8 +28,7 @@ class Meter:
         now = self._clock()
         self.calls += 1
         self._sent.append(now)
-        while self._sent[0] < now - WINDOW_S:
-            self._sent.popleft()
+        self._forget(now)
 
     def found(self) -> None:
         """A reply was in the store."""
@@ -59,8 +58,8 @@ class Meter:
     def per_minute(self) -> float:
         """Calls a minute, lately."""
         now = self._clock()
-        lately = sum(1 for at in self._sent if at >= now - WINDOW_S)
-        return 60 * lately / max(1.0, min(WINDOW_S, now - self._began))
+        self._forget(now)
+        return 60 * len(self._sent) / max(1.0, min(WINDOW_S, now - self._began))
 
     def line(self, total: int) -> str:
         """One line: `412/min (98 % of 420), 12 stored, 3 failed, $0.42 of about $1.90`.
@@ -83,3 +82,7 @@ class Meter:
         if self._note:
             parts.append(self._note)
         return ", ".join(parts)
+
+    def _forget(self, now: float) -> None:
+        while self._sent and self._sent[0] < now - WINDOW_S:
+            self._sent.popleft()
