@@ -1,12 +1,12 @@
 """Test doubles of the two batch APIs over real HTTP: as much of them as a client can see."""
 
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.http_double import Listening, QuietHandler
 
 Written = dict[str, str]
 
@@ -22,7 +22,7 @@ class Made:
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-class BatchServer:
+class BatchServer(Listening):
     """Both APIs on one port; a batch is over when it has been looked at `patience` times.
 
     Args:
@@ -41,12 +41,12 @@ class BatchServer:
         self._files: dict[str, str] = {}
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 self._answer("GET", "")
 
             def do_POST(self) -> None:
-                self._answer("POST", self.rfile.read(int(self.headers["content-length"])).decode())
+                self._answer("POST", self.body().decode())
 
             def _answer(self, method: str, body: str) -> None:
                 outer.headers.append({name.lower(): value for name, value in self.headers.items()})
@@ -58,24 +58,9 @@ class BatchServer:
                     outer.swallow_submission = False  # it has arrived, and nobody hears of it
                     self.close_connection = True
                     return
-                data = answer.encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                self.reply(answer.encode(), status, content_type="application/json")
 
-            def log_message(self, *_: Any) -> None:
-                """Tests are quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        """End the server."""
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def route(self, method: str, path: str, body: str) -> str:
         """The answer to one request."""

@@ -1,9 +1,7 @@
 """The same assertions on the offline stand-ins and on an OpenAI-compatible server over real HTTP."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,12 @@ from mlflow_llamaduo.service_llm.client import Budget, Failure, Purpose, ReplySt
 from mlflow_llamaduo.service_llm.offline import judge as offline_judge
 from mlflow_llamaduo.service_llm.offline import teach
 from mlflow_llamaduo.synthesis import synthesize
+from tests.http_double import Listening, QuietHandler
 
 KEY = "sk-planted-0123456789"
 
 
-class Server:
+class Server(Listening):
     """An OpenAI-compatible server that answers as the stand-ins do, and remembers what it was sent."""
 
     def __init__(self) -> None:
@@ -29,25 +28,16 @@ class Server:
         self.faults: list[int] = []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = json.loads(self.body())
                 outer.requests.append({**body, "authorization": self.headers["authorization"]})
                 status = outer.faults.pop(0) if outer.faults else 200
                 answer = outer.answer(body) if status == 200 else {"error": {"message": f"no, {KEY}", "code": status}}
-                data = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                self.reply(json.dumps(answer).encode(), status, content_type="application/json")
 
-            def log_message(self, *_: Any) -> None:
-                """Tests are quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        super().__init__(Handler)
+        self.url += "/v1"
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         asked = json.loads(body["messages"][-1]["content"])
@@ -60,10 +50,6 @@ class Server:
             "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
         }
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture

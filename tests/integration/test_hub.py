@@ -4,13 +4,12 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.http_double import Listening, QuietHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -21,14 +20,14 @@ FILES = {
 }
 
 
-class Hub:
+class Hub(Listening):
     """`/api/models/...` and `/.../resolve/...`, as much of them as a download asks for."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 outer.asked.append(self.path)
                 if self.path.startswith("/api/models/team/small/tree/"):
@@ -45,27 +44,12 @@ class Hub:
                 else:
                     self._send(b"{}", 404)
 
-            do_HEAD = do_GET  # noqa: N815
+            do_HEAD = do_GET
 
             def _send(self, data: bytes, status: int = 200) -> None:
-                self.send_response(status)
-                self.send_header("content-length", str(len(data)))
-                self.send_header("etag", f'"{_etag(data)}"')
-                self.send_header("x-repo-commit", COMMIT)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(data)
+                self.reply(data, status, etag=f'"{_etag(data)}"', x_repo_commit=COMMIT)
 
-            def log_message(self, *_: Any) -> None:
-                """Tests are quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 def _etag(data: bytes) -> str:
