@@ -1,0 +1,1 @@
+"""The parts of the service LLM benchmark; benchmarks/service_llm.py says what each compares."""
