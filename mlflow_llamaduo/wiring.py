@@ -1,5 +1,6 @@
 """Which implementation stands behind which stage; the only module that knows them all."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.store import REPLIES
 from mlflow_llamaduo.synthesis import curate, synthesize
-from mlflow_llamaduo.tracking import Tracker, point_here
+from mlflow_llamaduo.tracking import OWN_RUN, Tracker, point_here
 
 HOME = Path(".llamaduo")
 Say = Callable[[str], None]
@@ -48,7 +49,7 @@ def run(project: Project, parts: Split, *, fresh: bool, say: Say) -> Outcome:
         stop = stop_reason(entry.state, project.stops) if entry.state else None
         if entry.state is not None and stop is not None and stop == entry.stop:
             say("this alignment is finished; --fresh begins it again")
-            point_here(entry.run_id, stop)
+            point_here(os.environ.get(OWN_RUN), entry.run_id, stop)
             return Outcome(entry.state, stop)
         if entry.state is not None or entry.run_id is not None:
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")

@@ -39,6 +39,10 @@ STAND_IN = (
 )
 
 
+OWN_RUN = "MLFLOW_RUN_ID"
+"""The environment variable by which `mlflow run` tells a program the run that it has made for it."""
+
+
 class Tracker:
     """Writes one alignment to MLflow. Every method may be called again after a restart."""
 
@@ -50,11 +54,13 @@ class Tracker:
         self.run_id = ""
         self._round_run_id = ""
         self._experiment_id: str | None = None
+        self._mlflows_own = os.environ.get(OWN_RUN)
 
     @contextmanager
     def alignment(self) -> Iterator[None]:
         """The parent run, active for the length of the block; it ends as FAILED or KILLED with the block."""
         known = self._known_run()
+        os.environ.pop(OWN_RUN, None)  # MLflow would take it for every run without an id: a round's too
         with mlflow.start_run(run_id=known, run_name=None if known else f"align {self._project.task}") as run:
             self.run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
             self._describe()
@@ -110,7 +116,7 @@ class Tracker:
         if state.rounds:
             mlflow.log_dict(asdict(state.rounds[-1].scorecard), "scorecard.json")
         self._journal.update(stop=stop)
-        point_here(self.run_id, stop)
+        point_here(self._mlflows_own, self.run_id, stop)
 
     def on_parent(self, metrics: dict[str, float], step: int) -> None:
         """Metrics of a round, on the run of the whole alignment."""
@@ -119,7 +125,7 @@ class Tracker:
 
     def _known_run(self) -> str | None:
         """The run to go on with: the journal's if it is still there, else MLflow's own, else a new one."""
-        for run_id in (self._journal.entry().run_id, os.environ.get("MLFLOW_RUN_ID")):
+        for run_id in (self._journal.entry().run_id, self._mlflows_own):
             if run_id is not None and self._exists(run_id):
                 return run_id
         if "MLFLOW_EXPERIMENT_ID" not in os.environ and "MLFLOW_EXPERIMENT_NAME" not in os.environ:
@@ -238,9 +244,8 @@ def _metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: 
     return metrics
 
 
-def point_here(run_id: str | None, stop: StopReason) -> None:
+def point_here(started: str | None, run_id: str | None, stop: StopReason) -> None:
     """Tag the run that `mlflow run` made, if the alignment went on in an earlier one, with where to look."""
-    started = os.environ.get("MLFLOW_RUN_ID")
     if started and run_id and started != run_id:
         client = MlflowClient()
         client.set_tag(started, "llamaduo.continued_in", run_id)

@@ -103,6 +103,15 @@ def test_every_round_has_a_nested_run_with_its_tables(client: MlflowClient, fini
         assert {"responses.json", "verdicts.json", "rejected.json", "scorecard.json"} <= files
 
 
+def test_under_mlflow_run_a_round_is_a_nested_run_too(client: MlflowClient, passed: Done) -> None:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (own,) = client.search_runs(experiments, "tags.`mlflow.project.entryPoint` = 'main'")
+    assert own.data.tags["llamaduo.outcome"] == "passed"
+    assert "llamaduo.round" not in own.data.tags
+    children = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{own.info.run_id}'")
+    assert [child.data.tags["llamaduo.round"] for child in children] == ["0"]
+
+
 def test_versions_carry_their_evidence_and_no_pickle(
     client: MlflowClient, workspace: Workspace, finished: Done
 ) -> None:
