@@ -6,7 +6,8 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 
 from ray import serve as ray_serve
 from ray.serve import Application
@@ -44,7 +45,9 @@ def serve(project: Project, *, port: int, say: Callable[[str], None]) -> None:
             say(f"{project.task} (version {number}) on http://{HOST}:{port}/v1/chat/completions; Ctrl-C ends it")
             threading.Event().wait()
         finally:
-            ray_serve.shutdown()
+            # Serve's controller ends itself while its caller waits, and Ray prints that as a failed task.
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                ray_serve.shutdown()
 
 
 def from_environment() -> Application:
