@@ -14,21 +14,22 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
+
+from benchmarks.limits import BUCKET_SECONDS, Limit, RequestWindow, TokenBucket
 
 HOST = "127.0.0.1"
 MODEL = "bench"
 FAULTS = ("fault_429", "fault_500", "drop", "half", "hang")
 OUTCOMES = ("ok", "refused_429", *FAULTS, "abandoned", "bad_request")
-BUCKET_SECONDS = 5.0
 FAULT_429_SECONDS = 0.2
 JSON = {"Content-Type": "application/json"}
 # A proxy of the environment must not stand between a benchmark and its own machine.
@@ -81,79 +82,6 @@ def _port(process: subprocess.Popen[str]) -> int:
     if name != "port":
         raise RuntimeError(f"The benchmark server did not start (it printed {line!r}): see its error above.")
     return int(port)
-
-
-class Limit(Protocol):
-    """What admission asks of a limit: all are asked before any is charged."""
-
-    def wait(self, now: float) -> float:
-        """Seconds until one more request has a place; 0 or less when it has one now."""
-
-    def take(self, now: float) -> None:
-        """Charge one request."""
-
-    def headers(self, now: float) -> dict[str, str]:
-        """The `x-ratelimit` headers."""
-
-
-class RequestWindow:
-    """At most rpm/60 requests, rounded down, in any trailing second; below 60 rpm, one in any 60/rpm seconds."""
-
-    def __init__(self, rpm: float) -> None:
-        self.limit = f"{rpm:g}"
-        self.places = max(1, int(rpm / 60))
-        self.seconds = max(1.0, 60 / rpm)
-        self.times: deque[float] = deque()
-
-    def wait(self, now: float) -> float:
-        """Seconds until the oldest of a full window leaves it."""
-        while self.times and self.times[0] + self.seconds <= now:
-            self.times.popleft()
-        return self.times[0] + self.seconds - now if len(self.times) >= self.places else 0.0
-
-    def take(self, now: float) -> None:
-        """Note one accepted arrival."""
-        self.times.append(now)
-
-    def headers(self, now: float) -> dict[str, str]:
-        """Remaining places are those of the window, not of the minute."""
-        reset = self.times[-1] + self.seconds - now if self.times else 0.0
-        return _limit_headers("requests", self.limit, self.places - len(self.times), reset)
-
-
-class TokenBucket:
-    """Tokens a minute, of which five seconds' worth can be saved up."""
-
-    def __init__(self, tpm: float, cost: int) -> None:
-        self.limit = f"{tpm:g}"
-        self.rate = tpm / 60
-        self.capacity = self.rate * BUCKET_SECONDS
-        self.cost = cost
-        self.tokens = self.capacity
-        self.at = time.monotonic()
-
-    def wait(self, now: float) -> float:
-        """Seconds until the bucket holds one reply's tokens."""
-        self.tokens = min(self.capacity, self.tokens + (now - self.at) * self.rate)
-        self.at = now
-        return (self.cost - self.tokens) / self.rate
-
-    def take(self, now: float) -> None:
-        """Take one reply's tokens."""
-        self.tokens -= self.cost
-
-    def headers(self, now: float) -> dict[str, str]:
-        """Remaining tokens are those of the bucket."""
-        return _limit_headers("tokens", self.limit, int(self.tokens), (self.capacity - self.tokens) / self.rate)
-
-
-def _limit_headers(what: str, limit: str, remaining: int, reset: float) -> dict[str, str]:
-    milliseconds = math.ceil(max(reset, 0.0) * 1000)
-    return {
-        f"x-ratelimit-limit-{what}": limit,
-        f"x-ratelimit-remaining-{what}": str(remaining),
-        f"x-ratelimit-reset-{what}": f"{milliseconds}ms" if milliseconds < 1000 else f"{milliseconds / 1000:g}s",
-    }
 
 
 @dataclass(slots=True)
