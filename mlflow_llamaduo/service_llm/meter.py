@@ -18,7 +18,7 @@ class Meter:
         self._clock = clock
         self._began = clock()
         self._sent: deque[float] = deque()
-        self.calls = self.replies = self.failed = self.stored = self.tries = self.refusals = 0
+        self.calls = self.replies = self.failed = self.stored = self.refusals = 0
         self.usd = 0.0
         self._note = ""
         self.watch: Callable[[], object] = lambda: None
@@ -36,7 +36,6 @@ class Meter:
 
     def retried(self, refused: bool, usd: float) -> None:
         """A call passed without an answer; it may have cost something."""
-        self.tries += 1
         self.refusals += refused
         self.usd += usd
 
@@ -62,7 +61,7 @@ class Meter:
         return 60 * len(self._sent) / max(1.0, min(WINDOW_S, now - self._began))
 
     def line(self, total: int) -> str:
-        """One line: `412/min (98 % of 420), 12 stored, 3 failed, $0.42 of about $1.90`.
+        """One line: `412/min (98 % of 420), 12 stored, 5 refused, 3 failed, $0.42 of about $1.90`.
 
         Args:
             total: requests in all, those that are still to come included.
@@ -73,6 +72,8 @@ class Meter:
         parts = [rate]
         if self.stored:
             parts.append(f"{self.stored} stored")
+        if self.refusals:
+            parts.append(f"{self.refusals} refused")
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.usd:

@@ -163,3 +163,11 @@ def test_a_refused_key_ends_the_run_and_is_not_shown(server: Server, tmp_path: P
         ask(over_http(server, ReplyStore(tmp_path / "s")))
     assert KEY not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_refused_key_costs_one_call_however_many_were_to_be_made(server: Server, tmp_path: Path) -> None:
+    server.faults = [401] * 20
+    many = [Request(({"role": "user", "content": str(number)},)) for number in range(20)]
+    with pytest.raises(ConfigError):
+        list(over_http(server, ReplyStore(tmp_path / "s")).complete_many(many))
+    assert len(server.requests) == 1
