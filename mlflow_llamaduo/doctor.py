@@ -20,7 +20,10 @@ TOKENS = 512
 QUESTION = Request(
     (
         {"role": "system", "content": 'Reply with the JSON object {"ok": true} and nothing else.'},
-        {"role": "user", "content": '{"instruction": "x", "reference": "x", "response": "x", "count": 1}'},
+        {
+            "role": "user",
+            "content": '{"task": "closed_qa", "instruction": "x", "reference": "x", "response": "x", "count": 1}',
+        },
     ),
     {
         "name": "check",

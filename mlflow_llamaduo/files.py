@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
@@ -34,10 +35,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 @contextmanager
 def writing_atomic(path: Path) -> Iterator[TextIO]:
     """A text file to write line by line; it takes the name `path` when the block ends well."""
+    with writing_bytes_atomic(path) as stream:
+        text = TextIOWrapper(stream, encoding="utf-8", newline="")
+        yield text
+        text.detach()  # flushes, and leaves the file open
+
+
+@contextmanager
+def writing_bytes_atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file to write; it takes the name `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as stream:
+        with part.open("wb") as stream:
             yield stream
         part.replace(path)
     finally:

@@ -68,13 +68,13 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
     answer = _mean([len(p.response) for p in parts.test]) // CHARACTERS_A_TOKEN
     judge = _judge(project, judged, _mean_tokens(parts.test) + answer, seen)
     pair = _mean_tokens(parts.train)
-    calls = -(-project.synthesis.rows_per_round // project.synthesis.pairs_per_call)
     read = len(synthesis_prompt.SYSTEM) // CHARACTERS_A_TOKEN + pair
     written = project.synthesis.pairs_per_call * pair
 
     planned = [judge("base: judge")]
     for number in range(project.limits.rounds):
         if number:
+            calls = -(-project.synthesis.rows(number) // project.synthesis.pairs_per_call)
             planned.append(
                 _planned(f"round {number}: synthesize", project.service_llm.generator, calls, read, written, seen)
             )

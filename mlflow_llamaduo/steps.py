@@ -23,6 +23,7 @@ from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.judging import judge_each
 from mlflow_llamaduo.plan import approve, plan_judging, plan_synthesis
 from mlflow_llamaduo.progress import bar
+from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.client import Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.store import REPLIES
 from mlflow_llamaduo.synthesis import curate, synthesize
@@ -78,6 +79,7 @@ def judge_responses(project: Project, in_: Path, out: Path, say: Say, *, yes: bo
     rows = sum(1 for _ in each_jsonl(in_, _response))  # all bad rows are told before anything is paid for
     settings, llm_ = project.judging, project.service_llm.judge
     calls, totals = rows * settings.repeats, Totals()
+    prompt = task_prompts(project)["judge"]
     with _llm(project, llm_, "judge", out) as llm:
         sample = (response for _, response in islice(each_jsonl(in_, _response), SAMPLE))
         planned = plan_judging(project, sample, llm.store.typical)
@@ -93,7 +95,9 @@ def judge_responses(project: Project, in_: Path, out: Path, say: Say, *, yes: bo
             wiring.asking("judgings", calls, "judging", llm, calls, say) as progress,
             writing_atomic(out) as stream,
         ):
-            for _, own in judge_each(responses(), llm=llm, repeats=settings.repeats, done=progress.update):
+            for _, own in judge_each(
+                responses(), llm=llm, repeats=settings.repeats, done=progress.update, prompt=prompt
+            ):
                 stream.write(to_jsonl([{**read.popleft(), **_judged(own)}]))
                 totals.add(own)
     say(f"{out}: {totals}, {llm.meter.usd:.4f} dollars")
@@ -107,7 +111,7 @@ def synthesize_pairs(
     """Write the new pairs that were kept, and beside them the rejected ones with their reasons."""
     seeds = read_pairs(in_)
     held_out = read_pairs(test) if test else PairSet(())
-    settings = project.synthesis
+    settings, prompt = project.synthesis, task_prompts(project)["synthesize"]
     calls = -(-settings.rows_per_round // settings.pairs_per_call)
     with _llm(project, project.service_llm.generator, "synthesize", out) as llm:
         approve(plan_synthesis(project, seeds, llm.store.typical).usd.likely, project, yes=yes)
@@ -119,6 +123,7 @@ def synthesize_pairs(
                 per_call=settings.pairs_per_call,
                 batch=batch,
                 done=progress.update,
+                prompt=prompt,
             )
     grown = curate(new, known=seeds, test=held_out)
     rejected = [*malformed, *grown.rejected]

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, Unjudged
+from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, TaskPrompt, Unjudged, digest
 from mlflow_llamaduo.core.rounds import BASE, Split, stop_reason
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
@@ -18,6 +18,7 @@ from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.loop import Outcome, Stages, align
 from mlflow_llamaduo.progress import Watched, bar, watched
+from mlflow_llamaduo.prompts import Prompts, registered, task_prompts
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
@@ -41,7 +42,10 @@ def run(project: Project, parts: Split, *, fresh: bool, say: Say) -> Outcome:
     Raises:
         LlamaDuoError: see `errors`.
     """
-    journal = Journal(HOME / project.task, f"{project.fingerprint}-{parts.train.digest[:6]}{parts.test.digest[:6]}")
+    prompts = task_prompts(project)
+    data = f"{parts.train.digest[:6]}{parts.test.digest[:6]}"
+    asked = digest([prompt.text for prompt in prompts.values()])[:4]
+    journal = Journal(HOME / project.task, f"{project.fingerprint}-{data}{asked}")
     with journal.locked():
         if fresh:
             journal.forget()
@@ -53,14 +57,14 @@ def run(project: Project, parts: Split, *, fresh: bool, say: Say) -> Outcome:
             return Outcome(entry.state, stop)
         if entry.state is not None or entry.run_id is not None:
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
-        with stages(project, parts, journal, say) as wired, wired.tracker.alignment():
+        with stages(project, parts, journal, prompts, say) as wired, wired.tracker.alignment():
             outcome = align(project, wired, journal)
             wired.tracker.finish(outcome.state, outcome.stop)
     return outcome
 
 
 @contextmanager
-def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterator[Stages]:
+def stages(project: Project, parts: Split, journal: Journal, prompts: Prompts, say: Say) -> Iterator[Stages]:
     """The real stages: every one looks in the journal before it does anything."""
     hush()
     base = resolve(project.base_model, say)
@@ -68,8 +72,9 @@ def stages(project: Project, parts: Split, journal: Journal, say: Say) -> Iterat
     store = ReplyStore(REPLIES)
     with ExitStack() as cleanup:
         cleanup.callback(store.close)
-        tracker = Tracker(project, journal, lambda number: _spent_usd(store, journal.fingerprint, number))
-        desk = _Desk(project, journal, base, store, tracker, say, cleanup)
+        prompts = registered(project, prompts, say)
+        tracker = Tracker(project, journal, prompts, lambda number: _spent_usd(store, journal.fingerprint, number))
+        desk = _Desk(project, journal, base, store, tracker, prompts, say, cleanup)
         yield Stages(
             collect=lambda: parts,
             finetune=desk.finetune,
@@ -91,6 +96,7 @@ class _Desk:
         base: BaseModelFolder,
         store: ReplyStore,
         tracker: Tracker,
+        prompts: Prompts,
         say: Say,
         cleanup: ExitStack,
     ) -> None:
@@ -99,6 +105,7 @@ class _Desk:
         self._base = base
         self._store = store
         self._tracker = tracker
+        self._prompts = prompts
         self._say = say
         self._cleanup = cleanup
         self._connected = False
@@ -149,7 +156,9 @@ class _Desk:
             llm = self._llm(configured, number, "judge", settings.trace_share)
             self._say(f"{title(number)}: {llm.model} judges {len(responses)} answers, {settings.repeats} times each")
             with asking(f"{title(number)}: judgings", calls, "judging", llm, calls, self._say) as progress:
-                judged = judge(responses, llm=llm, repeats=settings.repeats, done=progress.update)
+                judged = judge(
+                    responses, llm=llm, repeats=settings.repeats, done=progress.update, prompt=self._prompts["judge"]
+                )
             if llm.meter.failed > calls / 2:
                 reason = next((j.reason for j in judged if isinstance(j, Unjudged)), "")
                 raise StageError(
@@ -158,7 +167,12 @@ class _Desk:
                 )
             return judged
 
-        inputs = [[asdict(r) for r in responses], configured.identity, settings.repeats]
+        inputs = [
+            [asdict(r) for r in responses],
+            configured.identity,
+            settings.repeats,
+            *_asked(self._prompts["judge"]),
+        ]
         return self._journal.once("judge", inputs, tuple[Judgement, ...], make)
 
     def synthesize(self, train: PairSet, test: PairSet, number: int) -> Grown:
@@ -167,16 +181,18 @@ class _Desk:
 
         def make(_: Path) -> Grown:
             llm = self._llm(configured, number, "synthesize", settings.trace_share)
-            rows, calls = settings.rows_per_round, -(-settings.rows_per_round // settings.pairs_per_call)
+            rows = settings.rows(number)
+            calls = -(-rows // settings.pairs_per_call)
             self._say(f"{title(number)}: {llm.model} writes {rows} pairs")
             with asking(f"{title(number)}: new pairs", rows, "pair", llm, calls, self._say) as progress:
                 new, malformed = synthesize(
                     train,
                     llm=llm,
-                    rows=settings.rows_per_round,
+                    rows=rows,
                     per_call=settings.pairs_per_call,
                     batch=number,
                     done=progress.update,
+                    prompt=self._prompts["synthesize"],
                 )
             grown = curate(new, known=train, test=test)
             return Grown(grown.kept, (*malformed, *grown.rejected))
@@ -186,7 +202,8 @@ class _Desk:
             test.digest,
             number,
             configured.identity,
-            settings.model_dump(exclude={"trace_share"}),
+            settings.model_dump(exclude={"trace_share", "prompt"}),
+            *_asked(self._prompts["synthesize"]),
         ]
         return self._journal.once("synthesize", inputs, Grown, make)
 
@@ -221,6 +238,10 @@ def asking(
     with watched(description, total, unit, line=lambda: llm.meter.line(calls), say=say) as shown:
         llm.meter.watch = shown.refresh
         yield shown
+
+
+def _asked(prompt: TaskPrompt) -> tuple[str, str]:
+    return prompt.task, prompt.text
 
 
 def title(number: int) -> str:

@@ -121,18 +121,34 @@ class Inference(Section):
 
 
 class Judging(Section):
-    """M judgings a response; `trace_share` of the calls (0 to 1) become MLflow traces."""
+    """M judgings a response; `trace_share` of the calls (0 to 1) become MLflow traces.
 
+    `prompt` is a file of the project, or `prompts:/...` in the MLflow Prompt Registry; empty is prompts/judge.md.
+    """
+
+    prompt: str = ""
     repeats: Positive = 10
     trace_share: Share = 0.05
 
 
 class Synthesis(Section):
-    """How many pairs to ask for in a round, how many in one call, and the share of calls that become traces."""
+    """How many pairs to ask for in a round, how many in one call, and the share of calls that become traces.
 
+    `growth` is the volume ladder: `fixed` asks for `rows_per_round` every round, `doubling` so that the pairs asked
+    for in all are 1, 2, 4, 8 ... times as many (paper, section 4: 1K, 2K, 4K ... 256K). `prompt` as in `Judging`;
+    pairs of more than `max_characters`, prompt and response together, are not kept.
+    """
+
+    prompt: str = ""
     rows_per_round: Positive = 1000
+    growth: Literal["fixed", "doubling"] = "fixed"
     pairs_per_call: Positive = 10
+    max_characters: Positive = 20_000
     trace_share: Share = 0.0
+
+    def rows(self, number: int) -> int:
+        """Pairs to ask for in round `number`, from 1."""
+        return self.rows_per_round * (2 ** max(0, number - 2) if self.growth == "doubling" else 1)
 
 
 class Stops(Section):

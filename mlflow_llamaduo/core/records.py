@@ -30,6 +30,18 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskPrompt:
+    """What judge or generator is told of a task: the system message, and the task's name that goes with the data.
+
+    `source` is where the text is from: a file, or a version in the MLflow Prompt Registry.
+    """
+
+    task: str
+    text: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A prompt and the response that is held to be good (the paper's *coverage dataset*, section 3).
 
@@ -132,11 +144,15 @@ Judgement = Verdict | Unjudged
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A synthetic pair that was not kept, and why: `duplicate`, `leak` or `malformed`."""
+    """A synthetic pair that was not kept, and why: a reason to count by, what it was, and the id of its partner.
+
+    Reasons: `malformed`, those of `synthesis.screen`, and `leak`, `duplicate` and `near_duplicate`, which have one.
+    """
 
     pair: Pair | None
     reason: str
     detail: str = ""
+    partner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

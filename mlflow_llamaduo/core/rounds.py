@@ -15,11 +15,12 @@ StopReason = Literal["passed", "rounds", "plateau", "budget"]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The coverage dataset's three parts: train grows, dev steers training, test only gates."""
+    """The coverage dataset's parts: train grows, dev steers training, test only gates; some pairs are in none."""
 
     train: PairSet
     dev: PairSet
     test: PairSet
+    left_out: PairSet = field(default=PairSet(()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mlflow_llamaduo.core.records import Judgement, Response, Unjudged
-from mlflow_llamaduo.judging.prompt import SCHEMA, ask, read
+from mlflow_llamaduo.core.records import Judgement, Response, TaskPrompt, Unjudged
+from mlflow_llamaduo.judging.prompt import GENERAL, SCHEMA, ask, read
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 def judge(
-    responses: Sequence[Response], *, llm: "ServiceLLM", repeats: int, done: Callable[[int], object]
+    responses: Sequence[Response],
+    *,
+    llm: "ServiceLLM",
+    repeats: int,
+    done: Callable[[int], object],
+    prompt: TaskPrompt = GENERAL,
 ) -> tuple[Judgement, ...]:
     """Judge each response `repeats` times, in the order response, repeat.
 
@@ -21,16 +26,22 @@ def judge(
         llm: the judge.
         repeats: M of the paper (10 there).
         done: told 1 for every judging that has ended.
+        prompt: what the judge is told of the task.
 
     Raises:
         BudgetError: the next judging would pass the budget.
     """
-    judged = [own for _, own in judge_each(responses, llm=llm, repeats=repeats, done=done)]
+    judged = [own for _, own in judge_each(responses, llm=llm, repeats=repeats, done=done, prompt=prompt)]
     return tuple(judgement for own in judged for judgement in own)
 
 
 def judge_each(
-    responses: Iterable[Response], *, llm: "ServiceLLM", repeats: int, done: Callable[[int], object]
+    responses: Iterable[Response],
+    *,
+    llm: "ServiceLLM",
+    repeats: int,
+    done: Callable[[int], object],
+    prompt: TaskPrompt = GENERAL,
 ) -> Iterator[tuple[Response, tuple[Judgement, ...]]]:
     """Each response with its judgements, in the order of the responses, as soon as all before it are judged.
 
@@ -44,7 +55,7 @@ def judge_each(
         for number, response in enumerate(responses):
             open_[number], judged[number] = response, {}
             for repeat in range(repeats):
-                yield Request(ask(response), SCHEMA, repeat)
+                yield Request(ask(response, prompt), SCHEMA, repeat)
 
     for index, answer in llm.complete_many(requests()):
         number, repeat = divmod(index, repeats)

@@ -19,7 +19,7 @@ from litellm import exceptions as failures
 from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request, most_tokens
-from mlflow_llamaduo.service_llm.offline import OfflineLLM
+from mlflow_llamaduo.service_llm.offline.llm import OfflineLLM
 from mlflow_llamaduo.service_llm.rate import Limits, limits
 from mlflow_llamaduo.service_llm.replies import whole
 from mlflow_llamaduo.service_llm.terms import Terms

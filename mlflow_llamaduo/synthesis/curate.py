@@ -1,60 +1,139 @@
-"""Keep the new pairs that are new and clean.
+"""Keep the new pairs that are new and clean (paper, section 3.4; the authors' script drops both of two copies).
 
-Order: rows that give a test prompt away, then copies of known rows and of each other. MinHash LSH (rensa) finds
-the candidates, `near_pairs` decides; of two near copies the first stays (the authors' script drops both).
+In this order: rows that give a held-out prompt away (`core.leaks`), exact copies, near copies (MinHash LSH finds the
+candidates, `core.likeness` decides, on prompt and response). Of the rows that say the same the earliest is kept:
+known rows first, then new ones in their order. Every rejected row names its reason and its partner.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from rensa import RMinHash, RMinHashLSH
+import numpy as np
 
-from mlflow_llamaduo.core.overlap import LeakIndex, near_pairs, words
+from mlflow_llamaduo.core.leaks import LeakIndex, template_runs, worst
+from mlflow_llamaduo.core.likeness import NEAR, near_pairs
+from mlflow_llamaduo.core.minhash import candidates
 from mlflow_llamaduo.core.records import Grown, Pair, PairSet, Rejected
+from mlflow_llamaduo.core.tokens import Hashes, Numbers
+from mlflow_llamaduo.synthesis.known import Known
+from mlflow_llamaduo.synthesis.sketch import Sketch, sketch, template
 
-PERMUTATIONS = 128
-BANDS = 32
-"""32 bands of 4 rows: a pair at Jaccard 0.7 is a candidate with probability 0.9998, at 0.3 with 0.23."""
+MOST = 24
+"""Candidates that a row is compared with at most."""
+
+PairAt = Callable[[int], Pair]
 
 
-def curate(new: Iterable[Pair], *, known: PairSet, test: PairSet) -> Grown:
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why a row is not kept: `leak`, `duplicate` or `near_duplicate`; its partner's number; the share given away.
+
+    The partner of a leak is a held-out row; all others count through known and new rows.
+    """
+
+    reason: str
+    partner: int
+    share: float = 1.0
+
+    @property
+    def of_test(self) -> bool:
+        """Whether the partner is a held-out row."""
+        return self.reason == "leak"
+
+
+def curate(new: Iterable[Pair], *, known: PairSet, test: PairSet, index: Known | None = None) -> Grown:
     """Sort new pairs into kept and rejected.
 
     Args:
         new: pairs as the generator wrote them.
         known: the training pairs so far.
         test: the held-out pairs; nothing near their prompts is kept.
+        index: what is known of `known`, if it was reckoned before: its texts are then not read again.
     """
-    leaks, index = LeakIndex(test), _Index()
-    for pair in known:
-        index.add(pair)
-    kept: list[Pair] = []
-    rejected: list[Rejected] = []
-    for pair in new:
-        if (given_away := leaks.leak(pair)) is not None:
-            rejected.append(Rejected(pair, "leak", f"shares its text with test pair {given_away}"))
-        elif (twin := index.near(pair)) is not None:
-            rejected.append(Rejected(pair, "duplicate", f"near copy of {twin.source} pair {twin.id}"))
-        else:
-            index.add(pair)
-            kept.append(pair)
-    return Grown(tuple(kept), tuple(rejected))
+    rows = tuple(new)
+    held_out = LeakIndex([pair.instruction for pair in test])
+    if index is None or index.outgrown(len(rows)):
+        index = Known.of(known, without=template([*known, *rows]), leaks=held_out)
+    mine = sketch(rows, without=index.template, leaks=held_out)
+    tests = sketch(test, without=index.template, leaks=held_out)
+    everything = (*test, *known, *rows)
+    found = findings(mine, index, tests, held_out, everything.__getitem__)
+    beside = (*known, *rows)
+    rejected = tuple(
+        Rejected(row, why.reason, _detail(why), (test.pairs if why.of_test else beside)[why.partner].id)
+        for number, row in enumerate(rows)
+        if (why := found.get(number))
+    )
+    return Grown(tuple(row for number, row in enumerate(rows) if number not in found), rejected)
 
 
-class _Index:
-    def __init__(self) -> None:
-        self._pairs: list[Pair] = []
-        self._lsh = RMinHashLSH(threshold=0.7, num_perm=PERMUTATIONS, num_bands=BANDS)
+def findings(new: Sketch, known: Known, tests: Sketch, leaks: LeakIndex, pair_at: PairAt) -> dict[int, Finding]:
+    """For every new row that is not to be kept, by its number, why.
 
-    def add(self, pair: Pair) -> None:
-        self._lsh.insert(len(self._pairs), _signature(pair))
-        self._pairs.append(pair)
+    Args:
+        new: the new rows.
+        known: the rows that are there.
+        tests: the held-out rows.
+        leaks: the index of the held-out prompts.
+        pair_at: the texts of a row; rows count through held-out, known and new ones.
+    """
+    common = template_runs(known.counts(leaks) + leaks.counts(new.hits), len(known) + len(new))
+    given_away = worst(leaks.links(new.hits, common), new.same)
+    found = {row: Finding("leak", prompt, share) for row, (prompt, share) in given_away.items()}
+    for row, partner in _exact_copies(known, new):
+        found.setdefault(row, Finding("duplicate", partner))
+    for row, finding in _near_copies(new, known, tests, found, pair_at):
+        found[row] = finding
+    return found
 
-    def near(self, pair: Pair) -> Pair | None:
-        candidates = (self._pairs[number] for number in self._lsh.query(_signature(pair)))
-        return next((candidate for candidate in candidates if near_pairs(candidate, pair)), None)
+
+def _exact_copies(known: Known, new: Sketch) -> Iterable[tuple[int, int]]:
+    exact = np.concatenate([known.exact, new.exact])
+    _, first, group = np.unique(exact, return_index=True, return_inverse=True)
+    earliest = first[group][len(known) :]
+    copies = np.flatnonzero(earliest < np.arange(len(known), len(exact)))
+    return zip(copies.tolist(), earliest[copies].tolist(), strict=True)
 
 
-def _signature(pair: Pair) -> RMinHash:
-    signature = RMinHash(num_perm=PERMUTATIONS, seed=42)
-    signature.update(sorted(set(words(pair.instruction))))  # the sets that `near_pairs` compares
-    return signature
+def _near_copies(
+    new: Sketch, known: Known, tests: Sketch, gone: dict[int, Finding], pair_at: PairAt
+) -> Iterable[tuple[int, Finding]]:
+    """Near copies of rows that are kept, or of held-out rows, in the order of the new rows."""
+    before = len(tests) + len(known)
+    left = np.setdiff1d(np.arange(len(new)), np.fromiter(gone, np.int64, len(gone)))
+    keys = np.concatenate([tests.bands, known.bands, new.bands[left]])
+    earlier, later = candidates(keys, before)
+    dropped: set[int] = set()
+    edges = np.flatnonzero(np.diff(later)) + 1
+    for part in np.split(np.arange(len(later)), edges) if len(later) else []:
+        place = int(later[part[0]])
+        row = int(left[place - before])
+        pair = pair_at(before + row)
+        for other in _likeliest(keys, place, earlier[part]):
+            number = other if other < before else before + int(left[other - before])
+            if other in dropped or not near_pairs(pair_at(number), pair):
+                continue
+            dropped.add(place)
+            yield (
+                row,
+                Finding("leak", number) if number < len(tests) else Finding("near_duplicate", number - len(tests)),
+            )
+            break
+
+
+def _likeliest(keys: Hashes, row: int, others: Numbers) -> list[int]:
+    """The candidates that share most bands with a row, the earliest first among equals."""
+    if len(others) <= MOST:
+        return [int(other) for other in others]
+    shared = (keys[others] == keys[row]).sum(axis=1)
+    return sorted(int(other) for other in others[np.argsort(-shared, kind="stable")[:MOST]])
+
+
+def _detail(why: Finding) -> str:
+    match why.reason:
+        case "leak":
+            return f"{100 * min(1.0, why.share):.0f} % of the words of a held-out prompt"
+        case "duplicate":
+            return "the same prompt and response"
+        case _:
+            return f"the same in nearly the same words (ROUGE-L above {NEAR:g} on prompt and response)"

@@ -4,17 +4,24 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mlflow_llamaduo.core.records import Pair, PairSet, Rejected
+from mlflow_llamaduo.core.records import Pair, PairSet, Rejected, TaskPrompt
 from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.service_llm.exchange import Failure, Request
-from mlflow_llamaduo.synthesis.prompt import SCHEMA, ask, read
+from mlflow_llamaduo.synthesis.prompt import GENERAL, SCHEMA, ask, read
 
 if TYPE_CHECKING:
     from mlflow_llamaduo.service_llm.client import ServiceLLM
 
 
 def synthesize(
-    train: PairSet, *, llm: "ServiceLLM", rows: int, per_call: int, batch: int, done: Callable[[int], object]
+    train: PairSet,
+    *,
+    llm: "ServiceLLM",
+    rows: int,
+    per_call: int,
+    batch: int,
+    done: Callable[[int], object],
+    prompt: TaskPrompt = GENERAL,
 ) -> tuple[list[Pair], list[Rejected]]:
     """About `rows` new pairs, `per_call` in each reply, each call with another seed pair.
 
@@ -28,6 +35,7 @@ def synthesize(
         per_call: how many pairs a call asks for.
         batch: the round's number; another batch asks for other pairs.
         done: told the number of pairs asked for by every call that has ended.
+        prompt: what the generator is told of the task.
 
     Raises:
         DataError: `train` has no pair that could be an example.
@@ -40,7 +48,8 @@ def synthesize(
     calls = -(-rows // per_call)
     chosen = [seeds[call % len(seeds)] for call in range(calls)]
     requests = (
-        Request(ask(seed, count=per_call, batch=batch * calls + call), SCHEMA) for call, seed in enumerate(chosen)
+        Request(ask(seed, count=per_call, batch=batch * calls + call, prompt=prompt), SCHEMA)
+        for call, seed in enumerate(chosen)
     )
     replies: dict[int, tuple[list[Pair], list[Rejected]]] = {}
     for index, reply in llm.complete_many(requests):

@@ -6,7 +6,7 @@ first run goes on too, and the new one is tagged with where the work is.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_months
-from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
+from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, TaskPrompt
 from mlflow_llamaduo.core.rounds import BASE, Round, State, StopReason
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.journal import Journal
@@ -46,8 +46,15 @@ OWN_RUN = "MLFLOW_RUN_ID"
 class Tracker:
     """Writes one alignment to MLflow. Every method may be called again after a restart."""
 
-    def __init__(self, project: Project, journal: Journal, spent_usd: Callable[[int | None], float]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        journal: Journal,
+        prompts: Mapping[str, TaskPrompt],
+        spent_usd: Callable[[int | None], float],
+    ) -> None:
         self._project = project
+        self.prompts = prompts
         self._journal = journal
         self._spent_usd = spent_usd
         self._client = MlflowClient()
@@ -208,6 +215,7 @@ class RoundLog:
             {
                 "llamaduo.decision": str(finished.decision),
                 "llamaduo.model_version": str(finished.version.number),
+                **{f"llamaduo.prompt.{role}": prompt.source for role, prompt in self._tracker.prompts.items()},
             }
         )
 

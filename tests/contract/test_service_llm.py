@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from mlflow_llamaduo.config import ServiceModel
-from mlflow_llamaduo.core.records import Message, Pair, PairSet, Response, Verdict
+from mlflow_llamaduo.core.records import Message, Pair, PairSet, Response, TaskPrompt, Verdict
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.service_llm.client import Budget, Failure, Purpose, ReplyStore, Request, ServiceLLM
-from mlflow_llamaduo.service_llm.offline import judge as offline_judge
-from mlflow_llamaduo.service_llm.offline import teach
+from mlflow_llamaduo.service_llm.offline.llm import judge as offline_judge
+from mlflow_llamaduo.service_llm.offline.llm import teach
 from mlflow_llamaduo.synthesis import synthesize
 from tests.http_double import Listening, QuietHandler
 
@@ -115,7 +115,11 @@ def test_a_generator_writes_the_pairs_that_it_is_asked_for(server: Server, tmp_p
     seeds = PairSet((Pair((Message("user", "Passage. Question?"),), "Answer", "closed_qa"),))
     over = over_http(server, ReplyStore(tmp_path / "http.sqlite"), cap_usd=100)
     teacher = offline("offline/teacher", ReplyStore(":memory:"))
-    written = [synthesize(seeds, llm=m, rows=8, per_call=4, batch=1, done=lambda _: None) for m in (over, teacher)]
+    prompt = TaskPrompt("closed_qa", "Write pairs.")
+    written = [
+        synthesize(seeds, llm=m, rows=8, per_call=4, batch=1, done=lambda _: None, prompt=prompt)
+        for m in (over, teacher)
+    ]
     assert len(written[0][0]) == 8
     assert written[0] == written[1], "the same prompts, parser and grammar give the same pairs over HTTP"
 

@@ -6,7 +6,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_llamaduo.core.records import PairSet
+from mlflow_llamaduo.core.records import PairSet, TaskPrompt
 from mlflow_llamaduo.core.rounds import State
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.tracking import Tracker
@@ -24,7 +24,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
 
 def nested(journal: Journal) -> tuple[str, list[str]]:
     """The run of an alignment of two rounds, and those of the rounds."""
-    tracker = Tracker(project(), journal, lambda _: 0.0)
+    tracker = Tracker(project(), journal, {"judge": TaskPrompt("test", "Judge.", "prompts:/judge/3")}, lambda _: 0.0)
     rounds = []
     with tracker.alignment():
         for number in range(2):

@@ -7,13 +7,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.config import ServiceModel
-from mlflow_llamaduo.core.records import Pair, PairSet, Rejected
+from mlflow_llamaduo.core.records import Pair, PairSet, Rejected, TaskPrompt
 from mlflow_llamaduo.errors import LlamaDuoError
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from mlflow_llamaduo.synthesis import synthesize
 from mlflow_llamaduo.synthesis.prompt import SYSTEM, ask, read
 from tests.unit.builders import pair, pairs
+
+CLOSED_QA = TaskPrompt("closed_qa", SYSTEM)
 
 
 class Backwards:
@@ -116,8 +118,8 @@ def test_the_offline_teacher_writes_through_the_same_door() -> None:
     llm = ServiceLLM(
         ServiceModel(model="offline/teacher"), store=store, budget=Budget(0.0), purpose=Purpose("run", "round 1")
     )
-    new, rejected = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None)
-    again, _ = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None)
+    new, rejected = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None, prompt=CLOSED_QA)
+    again, _ = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None, prompt=CLOSED_QA)
 
     assert (len({p.id for p in new}), rejected) == (12, [])
     assert (again, store.count("run")) == (new, 3)
@@ -132,7 +134,7 @@ def test_the_example_stays_data_and_the_rules_stay_as_they_are(instruction: str,
     rules, data = ask(pair(instruction, response), count=4, batch=9)
 
     assert rules == {"role": "system", "content": SYSTEM}
-    asked = {"example": {"instruction": instruction, "response": response}, "count": 4, "batch": 9}
+    asked = {"task": "", "example": {"instruction": instruction, "response": response}, "count": 4, "batch": 9}
     assert json.loads(data["content"]) == asked
 
 

@@ -70,6 +70,7 @@ def test_a_hijack_stays_data_within_one_json_object_and_the_rules_stay_as_they_a
     assert rules == {"role": "system", "content": SYSTEM}
     assert data["role"] == "user"
     assert json.loads(data["content"]) == {
+        "task": "",
         "instruction": "Which town?",
         "reference": "Arn",
         "response": HIJACKS[attack],
@@ -84,7 +85,7 @@ def test_any_three_texts_arrive_intact_and_leave_the_rules_alone(
 
     assert rules == asked("Arn")[0]
     fields = json.loads(data["content"], object_pairs_hook=list)
-    assert fields == [("instruction", instruction), ("reference", reference), ("response", response)]
+    assert fields == [("task", ""), ("instruction", instruction), ("reference", reference), ("response", response)]
 
 
 def test_the_rules_name_the_fields_that_are_sent_and_the_ones_that_are_read() -> None:

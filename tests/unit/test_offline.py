@@ -15,9 +15,9 @@ from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Request
-from mlflow_llamaduo.service_llm.offline import judge, teach
-from mlflow_llamaduo.service_llm.offline_teacher import UNSAID, write_pairs
-from mlflow_llamaduo.service_llm.reference_metrics import containment, rouge_l, token_f1
+from mlflow_llamaduo.service_llm.offline.closed_qa import UNSAID, write_pairs
+from mlflow_llamaduo.service_llm.offline.llm import judge, teach
+from mlflow_llamaduo.service_llm.offline.metrics import containment, rouge_l, token_f1
 
 # The judge
 
@@ -120,7 +120,7 @@ def test_a_stand_in_that_does_not_exist_is_named_with_those_that_do() -> None:
 
 
 def test_the_teacher_repeats_itself_for_the_same_request_and_for_no_other() -> None:
-    asked = {"example": {"instruction": "q", "response": "a"}, "count": 4, "batch": 1}
+    asked = {"task": "closed_qa", "example": {"instruction": "q", "response": "a"}, "count": 4, "batch": 1}
     others = [{**asked, "batch": 2}, {**asked, "example": {"instruction": "r", "response": "a"}}]
 
     assert teach(asked) == teach(dict(asked))
@@ -169,7 +169,7 @@ HOLE, NAME, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"\{(\w+)\}"), re.co
 
 @cache
 def grammar() -> dict[str, Any]:
-    text = (files("mlflow_llamaduo.service_llm") / "offline_teacher_genres.yaml").read_text(encoding="utf-8")
+    text = (files("mlflow_llamaduo.service_llm.offline") / "closed_qa.yaml").read_text(encoding="utf-8")
     data: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)  # ten times as fast as safe_load
     return data
 

@@ -2,7 +2,7 @@
 
 They are no language models and say so. `offline/teacher` writes pairs by a grammar; `offline/judge` scores by
 reference metrics. Both are a litellm provider: the prompts, the client and the parsers are those of a paid
-model, and a stand-in reads nothing but the messages it is sent.
+model, and a stand-in reads nothing but the messages it is sent: `task` in them says which grammar is meant.
 """
 
 import json
@@ -13,8 +13,8 @@ from litellm.llms.custom_llm import CustomLLM, CustomLLMError
 from litellm.types.utils import Choices, Message, Usage
 
 from mlflow_llamaduo.core.records import digest
-from mlflow_llamaduo.service_llm.offline_teacher import write_pairs
-from mlflow_llamaduo.service_llm.reference_metrics import containment, rouge_l, token_f1
+from mlflow_llamaduo.service_llm.offline.judges import assess
+from mlflow_llamaduo.service_llm.offline.teachers import TEACHERS
 
 
 class OfflineLLM(CustomLLM):
@@ -43,31 +43,22 @@ class OfflineLLM(CustomLLM):
 
 
 def judge(asked: dict[str, Any]) -> dict[str, Any]:
-    """Scores from 0 to 100 by comparing with the reference.
-
-    Similarity is the mean of token F1 and ROUGE-L; precision the mean of containment (is the reference answer
-    in the response?) and token F1 (is there little else?).
-    """
-    reference, response = str(asked["reference"]), str(asked["response"])
-    f1, rouge, held = (
-        token_f1(reference, response),
-        rouge_l(reference, response),
-        containment(reference, response),
-    )
+    """Scores from 0 to 100 by comparing with the reference, as the task wants it."""
+    similarity, precision = assess(str(asked.get("task", "")), str(asked["reference"]), str(asked["response"]))
     return {
-        "similarity_assessment": {
-            "score": round(50 * (f1 + rouge), 1),
-            "reason": f"offline stand-in: token F1 {f1:.2f}, ROUGE-L {rouge:.2f}",
-        },
-        "precision_assessment": {
-            "score": round(50 * (held + f1), 1),
-            "reason": f"offline stand-in: containment {held:.2f}, token F1 {f1:.2f}",
-        },
+        f"{name}_assessment": {"score": round(100 * given.share, 1), "reason": f"offline stand-in: {given.why}"}
+        for name, given in (("similarity", similarity), ("precision", precision))
     }
 
 
 def teach(asked: dict[str, Any]) -> dict[str, Any]:
-    """New pairs by grammar. Every request, and so every example and batch number, is a seed of its own."""
-    seed = int(digest(asked), 16)
-    pairs = write_pairs(seed=seed, count=int(asked["count"]))
+    """New pairs by grammar. Every request, and so every example and batch number, is a seed of its own.
+
+    Raises:
+        ValueError: there is no grammar for the task.
+    """
+    write = TEACHERS.get(str(asked.get("task", "")))
+    if write is None:
+        raise ValueError(f"no grammar for task {asked.get('task')!r}; there are {', '.join(TEACHERS)}")
+    pairs = write(seed=int(digest(asked), 16), count=int(asked["count"]))
     return {"contents": [{"instruction": p.instruction, "response": p.response} for p in pairs]}

@@ -2,10 +2,19 @@
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 ARTICLES = frozenset({"a", "an", "the"})
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A score as a share, 0 to 1, and what it was reckoned from."""
+
+    share: float
+    why: str
 
 
 def words(text: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""The text generator behind `offline/teacher`: closed question-answering pairs from a seed, offline.
+"""What `offline/teacher` writes for closed QA: question-answering pairs from a seed, offline.
 
-It plainly is a grammar, not a language model. It expands the genres of `offline_teacher_genres.yaml` at
+It plainly is a grammar, not a language model. It expands the genres of `closed_qa.yaml` at
 random and knows each answer because it chose the facts; it understands nothing, reads no prompt, and cannot
 write about anything its data file does not name. It stands in for a paid model so that synthesis runs,
 costs and repeats the same everywhere; what it says about a student's quality holds for this grammar only.
@@ -16,6 +16,8 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 import yaml
+
+from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised
 
 Form = Literal["span", "sentence", "claim"]
 """How a question is answered: words of the passage, a full sentence, or Yes or No to a claim."""
@@ -43,22 +45,7 @@ LAYOUTS: Mapping[str, int] = {
     "I have a question about this text: {continued}\n\n{passage}": 1,
 }
 
-_HOLE = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"\{(\w+)\}")
-_RANGE = re.compile(r"(\d+)-(\d+)(?:/(\d+))?")
-_ARTICLE = re.compile(r"\b([Aa])n? (?=(\w+))")
-_VOWEL_SOUND = re.compile(r"(?!uni|use|usu|eu|one\b|once)[aeiou]|hour|honest|heir|8|1[18]\b", re.IGNORECASE)
-_SENTENCE_START = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
-
-
-@dataclass(frozen=True)
-class WrittenPair:
-    """A closed question and its answer, all of it ASCII."""
-
-    instruction: str
-    """Passage and question, as a user would send them."""
-    response: str
-    """Words of the passage, one sentence, Yes or No, or `UNSAID`."""
 
 
 @dataclass(frozen=True)
@@ -122,47 +109,6 @@ class Grammar:
     genres: tuple[Genre, ...]
 
 
-class Filler:
-    """Fills the templates of one passage.
-
-    A word or number drawn once is not drawn again while others are left: two people, towns or years of one
-    passage are then never the same, and an answer stays unambiguous.
-    """
-
-    def __init__(self, grammar: Grammar, genre: Genre, rng: random.Random) -> None:
-        self._words = grammar.words
-        self._rng = rng
-        self._drawn: set[str] = set()
-        self._slots: dict[str, str] = {}
-        for name, template in genre.slots.items():
-            self._slots[name] = self._expand(template)
-
-    def fill(self, template: str) -> str:
-        """The text of a template, with a or an as the next word wants it."""
-        return _ARTICLE.sub(_article, self._expand(template))
-
-    def _expand(self, template: str) -> str:
-        while hole := _HOLE.search(template):  # the innermost first, so a choice may hold slots
-            template = template[: hole.start()] + self._value(hole[1]) + template[hole.end() :]
-        return template
-
-    def _value(self, hole: str) -> str:
-        if "|" in hole:
-            return self._rng.choice(hole.split("|"))
-        if hole in self._slots:
-            return self._slots[hole]
-        if limits := _RANGE.fullmatch(hole):
-            low, high, step = (int(number or 1) for number in limits.groups())
-            return self._draw([_number(value) for value in range(low, high + 1, step)])
-        return self._draw(self._words[hole])
-
-    def _draw(self, entries: list[str] | tuple[str, ...]) -> str:
-        entry = self._rng.choice([entry for entry in entries if entry not in self._drawn] or entries)
-        if "{" not in entry:  # a template may be drawn again: its holes are fresh
-            self._drawn.add(entry)
-        return entry
-
-
 def write_pairs(*, seed: int, count: int) -> tuple[WrittenPair, ...]:
     """`count` pairs, deterministic in (seed, count); different seeds give different passages."""
     rng = random.Random(f"offline/teacher {seed}")  # a string: random.Random(-1) repeats random.Random(1)  # noqa: S311
@@ -173,7 +119,7 @@ def write_pairs(*, seed: int, count: int) -> tuple[WrittenPair, ...]:
 def _write_pair(grammar: Grammar, rng: random.Random) -> WrittenPair:
     """The question is drawn before the passage, which is then made to tell its fact or to leave it out."""
     genre = rng.choice(grammar.genres)
-    filler = Filler(grammar, genre, rng)
+    filler = Filler(grammar.words, genre.slots, rng)
     (ask,) = rng.choices(tuple(ASK_WEIGHTS), weights=tuple(ASK_WEIGHTS.values()))
     if ask == "unsaid":
         untold, wording = rng.choice(genre.unsaid())
@@ -186,7 +132,7 @@ def _write_pair(grammar: Grammar, rng: random.Random) -> WrittenPair:
         claim, answer = rng.choice([(question.answer, "Yes"), (question.foil, "No")])
         wording = wording.replace("{claim}", claim)
     answer = filler.fill(answer)
-    return _lay_out(passage, filler.fill(wording), _capitalised(answer) if ask == "sentence" else answer, rng)
+    return _lay_out(passage, filler.fill(wording), capitalised(answer) if ask == "sentence" else answer, rng)
 
 
 def _passage(
@@ -209,7 +155,7 @@ def _passage(
         chosen.sort(key=lambda pair: genre.beats.index(pair[0]))
     else:
         rng.shuffle(chosen)
-    return _capitalised(" ".join([lead, *(sentence for _, sentence in chosen)]))
+    return capitalised(" ".join([lead, *(sentence for _, sentence in chosen)]))
 
 
 def _lay_out(passage: str, question: str, answer: str, rng: random.Random) -> WrittenPair:
@@ -218,22 +164,9 @@ def _lay_out(passage: str, question: str, answer: str, rng: random.Random) -> Wr
     return WrittenPair(layout.format(passage=passage, question=question, continued=continued), answer)
 
 
-def _capitalised(text: str) -> str:
-    return _SENTENCE_START.sub(lambda letter: letter[0].upper(), text)
-
-
-def _article(match: re.Match[str]) -> str:
-    return f"{match[1]}{'n' if _VOWEL_SOUND.match(match[2]) else ''} "
-
-
-def _number(value: int) -> str:
-    """Commas from five digits on, so that a year stays a year."""
-    return f"{value:,}" if value >= 10_000 else str(value)
-
-
 @cache
 def _grammar() -> Grammar:
-    source = files("mlflow_llamaduo.service_llm") / "offline_teacher_genres.yaml"
+    source = files("mlflow_llamaduo.service_llm.offline") / "closed_qa.yaml"
     data = yaml.load(source.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
     words = {name: tuple(entries) for name, entries in data["words"].items()}
     return Grammar(words, tuple(_genre(entry) for entry in data["genres"].values()))
