@@ -7,7 +7,6 @@ gate was not passed, 130 stopped by Ctrl-C. Heavy libraries are imported inside 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ import click
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.options import flag, project_options, say, yes_option
+from mlflow_llamaduo.stage_commands import STAGES
 
 
 @click.group(context_settings={"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 100})
@@ -46,14 +46,14 @@ def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
     from mlflow_llamaduo.plan import plan as planned
     from mlflow_llamaduo.preflight import check
 
-    parts = check(project)  # before the imports below, which take seconds
+    gathered = check(project)  # before the imports below, which take seconds
     with _seen() as seen:
-        approve(total(planned(project, parts, seen)).likely, project, yes=yes)
+        approve(total(planned(project, gathered.parts, seen)).likely, project, yes=yes)
 
     from mlflow_llamaduo import wiring
     from mlflow_llamaduo.tracking.tables import summary
 
-    outcome = wiring.run(project, parts, fresh=fresh, say=say)
+    outcome = wiring.run(project, gathered, fresh=fresh, say=say)
     click.echo("\n" + summary(outcome.state) + "\n")
     if outcome.detail:
         say(outcome.detail)
@@ -72,13 +72,16 @@ def plan(project: Project) -> None:
     Dollars are given with short replies, as they are likely to be, and with long ones; minutes at the configured
     rate. Where replies of the model are in the store, their mean length and time count.
     """
+    from mlflow_llamaduo.coverage.gathered import told
     from mlflow_llamaduo.plan import plan as planned
     from mlflow_llamaduo.plan import total
     from mlflow_llamaduo.preflight import collect, missing
 
-    parts = collect(project)
+    gathered = collect(project)
+    parts = gathered.parts
     click.echo(f"task {project.task}, profile {project.profile}, base model {project.base_model}")
     click.echo(f"pairs: {len(parts.train)} train, {len(parts.dev)} dev, {len(parts.test)} test")
+    click.echo(told(gathered.report))
     recipe = project.finetune
     place = f"{recipe.gpus_per_worker} GPU" if recipe.gpus_per_worker else "CPU"
     click.echo(
@@ -120,81 +123,10 @@ def doctor(project: Project, presets: bool) -> None:
     if presets:
         _show_presets()
         return
-    from mlflow_llamaduo import steps
+    from mlflow_llamaduo.steps.stages import examine_models
 
-    if not steps.examine_models(project, click.echo):
+    if not examine_models(project, click.echo):
         sys.exit(1)
-
-
-@cli.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder for train, dev and test.")
-@project_options
-def coverage(project: Project, out: Path) -> None:
-    """Stage 1: read and check the coverage pairs, and split them once."""
-    from mlflow_llamaduo import steps
-
-    steps.coverage(project, out, say)
-
-
-@cli.command()
-@click.option("--train", type=click.Path(path_type=Path), required=True, help="JSONL of pairs to learn.")
-@click.option("--dev", type=click.Path(path_type=Path), required=True, help="JSONL of pairs that choose the epoch.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The adapter's folder.")
-@project_options
-def finetune(project: Project, train: Path, dev: Path, out: Path) -> None:
-    """Stage 2: train an adapter with QLoRA on Ray Train."""
-    from mlflow_llamaduo import steps
-
-    steps.finetune_pairs(project, train, dev, out, say)
-
-
-@cli.command()
-@click.option("--in", "in_", type=click.Path(path_type=Path), required=True, help="JSONL of pairs to answer.")
-@click.option("--adapter", type=click.Path(path_type=Path), help="An adapter's folder; without it the base answers.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL of responses.")
-@project_options
-def infer(project: Project, in_: Path, adapter: Path | None, out: Path) -> None:
-    """Stage 3: let the local model answer prompts."""
-    from mlflow_llamaduo import steps
-
-    steps.infer(project, in_, adapter, out, say)
-
-
-@cli.command()
-@click.option("--in", "in_", type=click.Path(path_type=Path), required=True, help="JSONL of responses.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL of verdicts.")
-@yes_option
-@project_options
-def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
-    """Stage 4: let the service LLM judge responses: rows of id, instruction, reference, response.
-
-    \b
-    llamaduo judge --in responses.jsonl --out verdicts.jsonl --service-llm openai/gpt-4o \\
-        --rpm 600 --repeats 10 --concurrency 64
-
-    Run the same command again after a crash or Ctrl-C: what was answered is not asked again.
-    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
-    from mlflow_llamaduo import steps
-
-    steps.judge_responses(project, in_, out, say, yes=yes)
-
-
-@cli.command()
-@click.option("--in", "in_", type=click.Path(path_type=Path), required=True, help="JSONL of seed pairs.")
-@click.option("--test", type=click.Path(path_type=Path), help="JSONL of held-out pairs that nothing may give away.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Another number asks for other pairs.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL of new pairs.")
-@yes_option
-@project_options
-def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: Path, yes: bool) -> None:
-    """Stage 5: let the service LLM write pairs like the seeds; keep the new and clean ones.
-
-    \b
-    llamaduo synthesize --in train.jsonl --out new.jsonl --rows 1000 --service-llm openai/gpt-4o --rpm 600
-    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
-    from mlflow_llamaduo import steps
-
-    steps.synthesize_pairs(project, in_, test, batch, out, say, yes=yes)
 
 
 @cli.command()
@@ -205,6 +137,10 @@ def serve(project: Project, port: int | None) -> None:
     from mlflow_llamaduo.serving import serve as start
 
     start(project, port=port or project.serving.port, say=say)
+
+
+for command in STAGES:
+    cli.add_command(command)
 
 
 @contextmanager

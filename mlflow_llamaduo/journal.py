@@ -26,6 +26,9 @@ from mlflow_llamaduo.files import locked, write_atomic
 
 T = TypeVar("T")
 
+HOME = Path(".llamaduo")
+"""The working folder, below the current one."""
+
 
 @dataclass(frozen=True)
 class Entry:

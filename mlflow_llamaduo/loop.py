@@ -1,6 +1,6 @@
 """The pipeline, as code (paper, Figure 1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mlflow_llamaduo.config import Project
@@ -11,6 +11,7 @@ from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.registry import Registry
+from mlflow_llamaduo.synthesis import failures
 from mlflow_llamaduo.tracking import Tracker
 
 
@@ -22,7 +23,7 @@ class Stages:
     finetune: Callable[[PairSet, PairSet, int], Adapter]
     infer: Callable[[Adapter | None, PairSet, int], tuple[Response, ...]]
     judge: Callable[[tuple[Response, ...], int], tuple[Judgement, ...]]
-    synthesize: Callable[[PairSet, PairSet, int], Grown]
+    synthesize: Callable[[State, Mapping[str, float], int], Grown]
     tracker: Tracker
     registry: Registry
 
@@ -67,7 +68,7 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
     journal.take_seconds()
     with stages.tracker.round(number) as log:
         # Growing opens a round, so that the last one pays for no pairs that nobody trains on.
-        grown = stages.synthesize(state.train, state.test, number) if number else Grown((), ())
+        grown = _grow(state, stages) if number else Grown((), ())
         train = state.train.with_(grown.kept)
 
         adapter = stages.finetune(train, state.dev, number)
@@ -93,4 +94,10 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
             training_usd=project.finetune.usd(adapter.seconds),
         )
         log.record(finished, adapter, train, grown, responses, judgements)
-    return state.after(finished, train)
+    return state.after(finished, train, adapter)
+
+
+def _grow(state: State, stages: Stages) -> Grown:
+    """New pairs like the train pairs, more of the kinds in which the last round's adapter failed on dev."""
+    answers = stages.infer(state.adapter, state.dev, state.number - 1)
+    return stages.synthesize(state, failures(answers), state.number)

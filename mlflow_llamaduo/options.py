@@ -21,7 +21,9 @@ OVERRIDES = {
     "budget_usd": "limits.budget_usd",
     "promotion": "promotion",
     "epochs": "finetune.epochs",
-    "coverage": "coverage.path",
+    "source": "coverage.source",
+    "trace_filter": "coverage.trace_filter",
+    "feedback": "coverage.feedback",
     "responses_per_prompt": "inference.responses_per_prompt",
     "judge_repeats": "judging.repeats",
 }
@@ -58,8 +60,8 @@ def project_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def loaded(*, task: str, profile: str, service_llm: str | None, set_: tuple[str, ...], **given: Any) -> None:
         overrides = {OVERRIDES[name]: given.pop(name) for name in list(given) if name in OVERRIDES}
-        if overrides.get("coverage.path"):
-            overrides["coverage.path"] = str(Path(overrides["coverage.path"]).absolute())
+        if overrides.get("coverage.source"):
+            overrides["coverage.source"] = _from_here(overrides["coverage.source"])
         of_models = {name: given.pop(name) for name in MODEL}
         overrides |= _service_llm(service_llm, of_models) | _settings(set_)
         command(project=load(task, profile, overrides), **given)
@@ -81,7 +83,11 @@ def project_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--budget-usd", type=float, help="Dollars that the service LLM may cost."),
             click.option("--promotion", help="auto: a version that passes is served; review: a person decides."),
             click.option("--epochs", type=int, help="Epochs of a fine-tuning."),
-            click.option("--coverage", help="A JSONL file of pairs, instead of the task's own."),
+            click.option(
+                "--source", "--coverage", "source", help="Pairs: a file, hub:<dataset>, traces:<experiment>."
+            ),
+            click.option("--trace-filter", help="MLflow's filter of the traces that are taken."),
+            click.option("--feedback", metavar="NAME=VALUE", help="The traces' feedback that says satisfactory."),
             click.option("--responses-per-prompt", type=int, help="K, answers to each test prompt."),
             click.option("--judge-repeats", "--repeats", type=int, help="M, judgings of each answer."),
             click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Any key: finetune.lora_rank=8."),
@@ -89,6 +95,12 @@ def project_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         loaded = option(loaded)
     return edge(loaded)
+
+
+def _from_here(source: str) -> str:
+    """A path is one of the current folder, not of the project's."""
+    path = Path(source)
+    return str(path.absolute()) if path.exists() or path.suffix in (".jsonl", ".csv", ".parquet", ".json") else source
 
 
 def flag(name: str, text: str) -> Callable[[Any], Any]:

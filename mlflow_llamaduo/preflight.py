@@ -1,18 +1,29 @@
 """All that can be known to be wrong before anything starts, and before anything heavy is imported."""
 
+from collections.abc import Callable
+from functools import partial
+
 from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.rounds import Split
-from mlflow_llamaduo.coverage import read_pairs, split
-from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.core.records import Pair
+from mlflow_llamaduo.core.redact import redact
+from mlflow_llamaduo.coverage.gathered import Gathered, examples, sides, told
+from mlflow_llamaduo.coverage.source import collect as collect_rows
+from mlflow_llamaduo.coverage.sources import resolved, source_rows
+from mlflow_llamaduo.coverage.split import split
+from mlflow_llamaduo.errors import ConfigError, DataError
+from mlflow_llamaduo.journal import HOME
+from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.service_llm.terms import BATCH_PROVIDERS, missing_key, presets, terms
 
+Redact = Callable[[Pair], tuple[Pair, dict[str, int]]]
 
-def check(project: Project) -> Split:
+
+def check(project: Project) -> Gathered:
     """All that can be known to be wrong before anything starts.
 
     Raises:
         ConfigError: a paid model has no key or no known price.
-        DataError: the coverage rows are no pairs, or too few.
+        DataError: fewer rows are pairs than the split needs.
     """
     check_models(*project.service_llm.models)
     return collect(project)
@@ -44,10 +55,41 @@ def missing(*models: ServiceModel) -> list[str]:
     return list(dict.fromkeys(problem for problem in problems if problem))
 
 
-def collect(project: Project) -> Split:
-    """The coverage pairs of a project, split."""
-    pairs = read_pairs(project.coverage_path, category=project.category)
-    return split(pairs, test_rows=project.coverage.test_rows, dev_rows=project.coverage.dev_rows)
+def collect(project: Project) -> Gathered:
+    """The coverage pairs of a project: read, validated, redacted, split.
+
+    What an earlier split in this working folder has made a test pair does not become a train pair.
+
+    Raises:
+        DataError: the source cannot be had, or fewer of its rows are pairs than the split needs.
+    """
+    settings = project.coverage
+    source = resolved(settings.source, project.folder)
+    with bar(f"reading {source}", 0, "row") as progress:
+        found = collect_rows(
+            source_rows(source, trace_filter=settings.trace_filter, feedback=settings.feedback),
+            source=source,
+            categories=project.categories,
+            max_characters=settings.max_characters,
+            redact=redaction(project),
+            done=progress.update,
+        )
+    try:
+        parts = split(
+            found.pairs,
+            test_rows=settings.test_rows,
+            dev_rows=settings.dev_rows,
+            sides=sides(HOME / project.task),
+        )
+    except DataError as error:
+        raise DataError("\n".join([str(error), told(found.report), *examples(found.rejected)])) from error
+    return Gathered(parts, found.report, found.rejected)
+
+
+def redaction(project: Project) -> Redact | None:
+    """What takes personal values and secrets out of a pair, if the project wants it."""
+    settings = project.coverage
+    return partial(redact, kinds=settings.redact_kinds, regions=settings.phone_regions) if settings.redacts else None
 
 
 def _retired(llm: ServiceModel) -> str | None:

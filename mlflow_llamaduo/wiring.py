@@ -1,7 +1,7 @@
 """Which implementation stands behind which stage; the only module that knows them all."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -10,43 +10,49 @@ from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, TaskPrompt, Unjudged, digest
-from mlflow_llamaduo.core.rounds import BASE, Split, stop_reason
+from mlflow_llamaduo.core.rounds import BASE, State, stop_reason
+from mlflow_llamaduo.coverage.gathered import Gathered, told
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
-from mlflow_llamaduo.journal import Journal
+from mlflow_llamaduo.journal import HOME, Journal
 from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.loop import Outcome, Stages, align
+from mlflow_llamaduo.plan import CHARACTERS_A_TOKEN
+from mlflow_llamaduo.preflight import redaction
 from mlflow_llamaduo.progress import Watched, bar, watched
 from mlflow_llamaduo.prompts import Prompts, registered, task_prompts
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.store import REPLIES
-from mlflow_llamaduo.synthesis import curate, synthesize
+from mlflow_llamaduo.synthesis import Order, grow
 from mlflow_llamaduo.tracking import OWN_RUN, Tracker, point_here
 
-HOME = Path(".llamaduo")
 Say = Callable[[str], None]
 
 
-def run(project: Project, parts: Split, *, fresh: bool, say: Say) -> Outcome:
+def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outcome:
     """The whole alignment, from where it was left.
 
     Args:
         project: what to do.
-        parts: its coverage pairs, as `preflight.check` returned them.
+        gathered: its coverage pairs, as `preflight.check` returned them.
         fresh: forget an earlier alignment with this configuration; its finished stages are still used.
         say: told one line for every stage that begins.
 
     Raises:
         LlamaDuoError: see `errors`.
     """
-    prompts = task_prompts(project)
+    prompts, parts = task_prompts(project), gathered.parts
+    say(told(gathered.report))
+    if parts.left_out:
+        say(f"{len(parts.left_out)} pairs are left out: they were test pairs before, or give one away")
     data = f"{parts.train.digest[:6]}{parts.test.digest[:6]}"
     asked = digest([prompt.text for prompt in prompts.values()])[:4]
     journal = Journal(HOME / project.task, f"{project.fingerprint}-{data}{asked}")
     with journal.locked():
+        gathered.keep(HOME / project.task)
         if fresh:
             journal.forget()
         entry = journal.entry()
@@ -57,14 +63,14 @@ def run(project: Project, parts: Split, *, fresh: bool, say: Say) -> Outcome:
             return Outcome(entry.state, stop)
         if entry.state is not None or entry.run_id is not None:
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
-        with stages(project, parts, journal, prompts, say) as wired, wired.tracker.alignment():
+        with stages(project, gathered, journal, prompts, say) as wired, wired.tracker.alignment():
             outcome = align(project, wired, journal)
             wired.tracker.finish(outcome.state, outcome.stop)
     return outcome
 
 
 @contextmanager
-def stages(project: Project, parts: Split, journal: Journal, prompts: Prompts, say: Say) -> Iterator[Stages]:
+def stages(project: Project, gathered: Gathered, journal: Journal, prompts: Prompts, say: Say) -> Iterator[Stages]:
     """The real stages: every one looks in the journal before it does anything."""
     hush()
     base = resolve(project.base_model, say)
@@ -73,10 +79,12 @@ def stages(project: Project, parts: Split, journal: Journal, prompts: Prompts, s
     with ExitStack() as cleanup:
         cleanup.callback(store.close)
         prompts = registered(project, prompts, say)
-        tracker = Tracker(project, journal, prompts, lambda number: _spent_usd(store, journal.fingerprint, number))
+        tracker = Tracker(
+            project, gathered, journal, prompts, lambda number: _spent_usd(store, journal.fingerprint, number)
+        )
         desk = _Desk(project, journal, base, store, tracker, prompts, say, cleanup)
         yield Stages(
-            collect=lambda: parts,
+            collect=lambda: gathered.parts,
             finetune=desk.finetune,
             infer=desk.infer,
             judge=desk.judge,
@@ -175,35 +183,28 @@ class _Desk:
         ]
         return self._journal.once("judge", inputs, tuple[Judgement, ...], make)
 
-    def synthesize(self, train: PairSet, test: PairSet, number: int) -> Grown:
+    def synthesize(self, state: State, failed: Mapping[str, float], number: int) -> Grown:
         settings = self._project.synthesis
         configured = self._project.service_llm.generator
+        order = new_order(self._project, self._prompts["synthesize"], number, dev=state.dev, failed=failed)
 
         def make(_: Path) -> Grown:
             llm = self._llm(configured, number, "synthesize", settings.trace_share)
-            rows = settings.rows(number)
-            calls = -(-rows // settings.pairs_per_call)
-            self._say(f"{title(number)}: {llm.model} writes {rows} pairs")
-            with asking(f"{title(number)}: new pairs", rows, "pair", llm, calls, self._say) as progress:
-                new, malformed = synthesize(
-                    train,
-                    llm=llm,
-                    rows=rows,
-                    per_call=settings.pairs_per_call,
-                    batch=number,
-                    done=progress.update,
-                    prompt=self._prompts["synthesize"],
-                )
-            grown = curate(new, known=train, test=test)
-            return Grown(grown.kept, (*malformed, *grown.rejected))
+            self._say(f"{title(number)}: {llm.model} writes {order.rows} pairs")
+            with asking(f"{title(number)}: new pairs", order.rows, "pair", llm, order.calls, self._say) as progress:
+                index = HOME / self._project.task / "curation.npz"
+                return grow(state.train, order, test=state.test, llm=llm, done=progress.update, index=index)
 
         inputs = [
-            train.digest,
-            test.digest,
+            state.train.digest,
+            state.test.digest,
             number,
             configured.identity,
             settings.model_dump(exclude={"trace_share", "prompt"}),
-            *_asked(self._prompts["synthesize"]),
+            _asked(order.prompt),
+            order.max_characters,
+            self._project.coverage.model_dump(include={"redact_kinds", "phone_regions"}) if order.redact else None,
+            [state.dev.digest, sorted(failed.items())],
         ]
         return self._journal.once("synthesize", inputs, Grown, make)
 
@@ -238,6 +239,23 @@ def asking(
     with watched(description, total, unit, line=lambda: llm.meter.line(calls), say=say) as shown:
         llm.meter.watch = shown.refresh
         yield shown
+
+
+def new_order(
+    project: Project, prompt: TaskPrompt, number: int, *, dev: PairSet, failed: Mapping[str, float]
+) -> Order:
+    """What a project asks the generator for in round `number`."""
+    settings = project.synthesis
+    return Order(
+        rows=settings.rows(number),
+        per_call=settings.pairs_per_call,
+        batch=number,
+        max_characters=settings.max_characters or CHARACTERS_A_TOKEN * project.finetune.max_length,
+        prompt=prompt,
+        redact=redaction(project),
+        dev=dev,
+        failed=failed,
+    )
 
 
 def _asked(prompt: TaskPrompt) -> tuple[str, str]:

@@ -36,6 +36,7 @@ def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None 
     for source, tree in sources.items():
         if taken := {"task", "folder", "profile"} & set(tree):
             raise ConfigError(f"{source}: {', '.join(sorted(taken))}: these are said by --task and --profile alone")
+    _settle(sources, root / task / "duo.yaml", profile_file, profile)
     merged: dict[str, Any] = {"task": task, "folder": root / task, "profile": profile}
     for tree in sources.values():
         merged = _merge(merged, tree)
@@ -114,6 +115,21 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, profile: str) -> None:
+    """What a task says of a profile goes over the profile, and so does where the task's own pairs are."""
+    own = sources[duo].pop("profiles", None) or {}
+    if not isinstance(own, dict) or not all(isinstance(tree, dict) for tree in own.values()):
+        raise ConfigError(f"{duo}: profiles: expected a section of the task's own keys for each profile it names")
+    sources[profile_file] = _merge(sources[profile_file], own.get(profile, {}))
+    coverage = sources[duo].get("coverage")
+    if (
+        isinstance(coverage, dict)
+        and "source" in coverage
+        and isinstance(sources[profile_file].get("coverage"), dict)
+    ):
+        sources[profile_file]["coverage"].pop("source", None)
 
 
 def _another(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from mlflow_llamaduo.core.gate import FIGURES, GateRule
 from mlflow_llamaduo.core.records import digest
+from mlflow_llamaduo.core.redact import KINDS, REGIONS
 from mlflow_llamaduo.core.rounds import Limits
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -26,12 +27,36 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Coverage(Section):
-    """Where the satisfactory pairs come from, and the split. Rows are counted in pairs."""
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind{nearest(kind, KINDS)}; known: {', '.join(KINDS)}")
+    return kind
 
-    path: Path = Path("coverage.jsonl")
+
+class Coverage(Section):
+    """Where the satisfactory pairs come from, and the split. Rows are counted in pairs.
+
+    `source` is a file or folder (relative to the project's), `hub:<dataset>[@<revision>][#<split>]`, or
+    `traces:<experiment>`, of which `trace_filter` (MLflow's) and `feedback` (`thumbs_up=true`) choose. `categories`
+    are the names that the source has for the task's category. Redaction `auto` is on for traces; it goes for
+    synthetic pairs too. A row of more than `max_characters` is left out.
+    """
+
+    source: str = "coverage.jsonl"
+    categories: tuple[str, ...] = ()
+    trace_filter: str = ""
+    feedback: str = ""
+    redact: Literal["auto"] | bool = "auto"
+    redact_kinds: tuple[Annotated[str, AfterValidator(_known_kind)], ...] = KINDS
+    phone_regions: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = REGIONS
+    max_characters: Positive = 100_000
     test_rows: Annotated[int, Field(ge=2)] = 24
     dev_rows: Positive = 12
+
+    @property
+    def redacts(self) -> bool:
+        """Whether redaction is on."""
+        return self.source.startswith("traces:") if self.redact == "auto" else self.redact
 
 
 class ServiceModel(Section):
@@ -136,14 +161,15 @@ class Synthesis(Section):
 
     `growth` is the volume ladder: `fixed` asks for `rows_per_round` every round, `doubling` so that the pairs asked
     for in all are 1, 2, 4, 8 ... times as many (paper, section 4: 1K, 2K, 4K ... 256K). `prompt` as in `Judging`;
-    pairs of more than `max_characters`, prompt and response together, are not kept.
+    pairs of more than `max_characters`, prompt and response together, are not kept (unset: four for every token
+    of `finetune.max_length`).
     """
 
     prompt: str = ""
     rows_per_round: Positive = 1000
     growth: Literal["fixed", "doubling"] = "fixed"
     pairs_per_call: Positive = 10
-    max_characters: Positive = 20_000
+    max_characters: Positive | None = None
     trace_share: Share = 0.0
 
     def rows(self, number: int) -> int:
@@ -231,9 +257,10 @@ class Project(Section):
     costs: Costs = Costs()
 
     @property
-    def coverage_path(self) -> Path:
-        """The coverage file, relative paths taken from the project's folder."""
-        return self.folder / self.coverage.path
+    def categories(self) -> tuple[str, ...]:
+        """The task's category, and then what the source may call it; none: all rows are taken."""
+        own = (self.category,) if self.category else ()
+        return own + tuple(name for name in self.coverage.categories if name not in own)
 
     @property
     def registered_model(self) -> str:

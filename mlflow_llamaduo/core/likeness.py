@@ -1,9 +1,9 @@
 """When two pairs say the same: what decides about the candidates that MinHash finds.
 
-ROUGE-L F1 above 0.7, on the response and on the prompt. What the two prompts have sentence for sentence in common is
-then set aside, and every other sentence must be found again in what the other prompt has besides: a long passage that
-two prompts share so does not make their different questions one. Equal short answers ("Education") to different
-prompts do not make those one either.
+ROUGE-L F1 above 0.7, on the response and on the prompt, and nearly all words of the prompt. What the two prompts have
+sentence for sentence in common is then set aside, and every other sentence must be found again in what the other
+prompt has besides: a long passage that two prompts share so does not make their different questions one. Equal short
+answers ("Education") to different prompts do not make those one either.
 """
 
 from collections import Counter
@@ -17,6 +17,8 @@ from mlflow_llamaduo.core.text import Sentence, sentences, words
 NEAR = 0.7
 SHORT = 4
 """A response of fewer words says little about whether two prompts ask for the same."""
+SHARED, LABELLED = 0.85, 0.9
+"""The least Jaccard of the prompts' words, and that where both have the same short response."""
 
 
 def rouge_l(one: Sequence[str], other: Sequence[str]) -> float:
@@ -29,9 +31,16 @@ def near_pairs(one: Pair, other: Pair) -> bool:
     left, right = words(one.response), words(other.response)
     if left != right and rouge_l(left, right) <= NEAR:
         return False
-    if rouge_l(words(one.instruction), words(other.instruction)) <= NEAR:
+    strict = left == right and len(left) < SHORT
+    left, right = words(one.instruction), words(other.instruction)
+    if _jaccard(left, right) < (LABELLED if strict else SHARED) or rouge_l(left, right) <= NEAR:
         return False
-    return _same_sentences(one.instruction, other.instruction, strict=left == right and len(left) < SHORT)
+    return _same_sentences(one.instruction, other.instruction, strict=strict)
+
+
+def _jaccard(one: Sequence[str], other: Sequence[str]) -> float:
+    left, right = frozenset(one), frozenset(other)
+    return len(left & right) / len(left | right) if left or right else 1.0
 
 
 def _same_sentences(one: str, other: str, *, strict: bool) -> bool:

@@ -10,7 +10,7 @@ the same rows see the same ids, which is what makes a finished stage findable ag
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -157,10 +157,14 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """What one call of synthesis brought: pairs kept and pairs rejected."""
+    """What one round of synthesis brought: pairs kept, pairs rejected, and figures of them by name.
+
+    Figures are those of `synthesis.diversity` and `redacted_<kind>`, the places redacted in new pairs.
+    """
 
     kept: tuple[Pair, ...]
     rejected: tuple[Rejected, ...]
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

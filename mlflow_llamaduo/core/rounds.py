@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlflow_llamaduo.core.gate import Decision
-from mlflow_llamaduo.core.records import PairSet, Version
+from mlflow_llamaduo.core.records import Adapter, PairSet, Version
 from mlflow_llamaduo.core.scoring import Scorecard
 
 BASE = -1
@@ -61,6 +61,8 @@ class State:
     test: PairSet
     baselines: dict[str, Scorecard] = field(default_factory=dict)
     rounds: tuple[Round, ...] = ()
+    adapter: Adapter | None = None
+    """That of the last round: its failures on dev choose the next examples."""
 
     @staticmethod
     def begin(split: Split) -> "State":
@@ -76,9 +78,9 @@ class State:
         """The number of the round that comes next, from 0."""
         return len(self.rounds)
 
-    def after(self, finished: Round, train: PairSet) -> "State":
-        """The state with one more round, which trained on `train`."""
-        return replace(self, train=train, rounds=(*self.rounds, finished))
+    def after(self, finished: Round, train: PairSet, adapter: Adapter) -> "State":
+        """The state with one more round, which trained `adapter` on `train`."""
+        return replace(self, train=train, rounds=(*self.rounds, finished), adapter=adapter)
 
 
 def stop_reason(state: State, limits: Limits) -> StopReason | None:

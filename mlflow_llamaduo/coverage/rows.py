@@ -25,6 +25,7 @@ REASONS = {
     "no_answer": "no answer, or an empty one",
     "not_text": "an image, a sound, a tool call or a number where text should be",
     "not_chat": "a logged call that is no chat: an embedding, an image, another API",
+    "not_satisfactory": "a trace without the feedback that was asked for",
     "failed": "a logged call that failed",
     "cut_off": "an answer that stopped at its token limit or at a filter",
     "not_kept": "a log that holds a text in parts or not at all",

@@ -61,21 +61,7 @@ def split(pairs: PairSet, *, test_rows: int, dev_rows: int, sides: Sides = Sides
         )
     ranked = sorted(pairs, key=lambda pair: (prompt_digest(pair), pair.id))
     groups = _groups(ranked)
-    strata = _strata(ranked)
-    was_test = {rank for rank, pair in enumerate(ranked) if prompt_digest(pair) in sides.test}
-    was_dev = {rank for rank, pair in enumerate(ranked) if prompt_digest(pair) in sides.dev} - was_test
-
-    bound = {groups[rank] for rank in was_test}
-    free = [rank for rank in range(len(ranked)) if groups[rank] not in bound]
-    test = sorted(was_test)[:test_rows]
-    test += _draw(free, test_rows - len(test), groups, strata)
-    taken = bound | {groups[rank] for rank in test}
-
-    steering = {groups[rank] for rank in was_dev} - taken
-    dev = sorted(was_dev - {rank for rank in was_dev if groups[rank] in taken})[:dev_rows]
-    dev += _draw([r for r in free if groups[r] not in taken | steering], dev_rows - len(dev), groups, strata)
-    taken |= steering | {groups[rank] for rank in dev}
-
+    test, dev, taken = _held_out(ranked, groups, test_rows, dev_rows, sides)
     train = [rank for rank in range(len(ranked)) if groups[rank] not in taken]
     if not train or len(test) < test_rows or len(dev) < dev_rows:
         largest = max(Counter(groups).values())
@@ -83,9 +69,29 @@ def split(pairs: PairSet, *, test_rows: int, dev_rows: int, sides: Sides = Sides
             f"{len(ranked)} pairs cannot be parted: up to {largest} of them share their text and stay together, so "
             f"that {test_rows} test, {dev_rows} dev and a train pair cannot be had; add other pairs"
         )
-    used = {*train, *dev, *test}
-    left_out = [rank for rank in range(len(ranked)) if rank not in used]
+    left_out = set(range(len(ranked))).difference(train, dev, test)
     return Split(*(PairSet(tuple(ranked[rank] for rank in sorted(side))) for side in (train, dev, test, left_out)))
+
+
+def _held_out(
+    ranked: Sequence[Pair], groups: Sequence[int], test_rows: int, dev_rows: int, sides: Sides
+) -> tuple[list[int], list[int], set[int]]:
+    """The ranks of test and dev, and the groups that must not be trained on."""
+    strata = _strata(ranked)
+    was_test = [rank for rank, pair in enumerate(ranked) if prompt_digest(pair) in sides.test]
+    was_dev = [rank for rank, pair in enumerate(ranked) if prompt_digest(pair) in sides.dev - sides.test]
+    bound, steering = {groups[rank] for rank in was_test}, {groups[rank] for rank in was_dev}
+
+    free = [rank for rank in range(len(ranked)) if groups[rank] not in bound]
+    test = was_test[:test_rows]
+    for chosen in ([rank for rank in free if groups[rank] not in steering], free):  # what steered is taken last
+        test += _draw([rank for rank in chosen if rank not in test], test_rows - len(test), groups, strata)
+    taken = bound | {groups[rank] for rank in test}
+
+    dev = [rank for rank in was_dev if groups[rank] not in taken][:dev_rows]
+    taken |= steering
+    dev += _draw([rank for rank in free if groups[rank] not in taken], dev_rows - len(dev), groups, strata)
+    return test, dev, taken | {groups[rank] for rank in dev}
 
 
 def _draw(free: Iterable[int], wanted: int, groups: Sequence[int], strata: Sequence[object]) -> list[int]:

@@ -1,6 +1,7 @@
 """Stage 5: seeds become new pairs, the clean ones are kept."""
 
 from mlflow_llamaduo.synthesis.curate import curate
-from mlflow_llamaduo.synthesis.generate import synthesize
+from mlflow_llamaduo.synthesis.grow import Order, grow
+from mlflow_llamaduo.synthesis.seeds import failures
 
-__all__ = ["curate", "synthesize"]
+__all__ = ["Order", "curate", "failures", "grow"]

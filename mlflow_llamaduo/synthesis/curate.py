@@ -7,6 +7,7 @@ known rows first, then new ones in their order. Every rejected row names its rea
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from mlflow_llamaduo.core.likeness import NEAR, near_pairs
 from mlflow_llamaduo.core.minhash import candidates
 from mlflow_llamaduo.core.records import Grown, Pair, PairSet, Rejected
 from mlflow_llamaduo.core.tokens import Hashes, Numbers
-from mlflow_llamaduo.synthesis.known import Known
+from mlflow_llamaduo.synthesis.known import Known, load
 from mlflow_llamaduo.synthesis.sketch import Sketch, sketch, template
 
 MOST = 24
@@ -41,30 +42,45 @@ class Finding:
         return self.reason == "leak"
 
 
-def curate(new: Iterable[Pair], *, known: PairSet, test: PairSet, index: Known | None = None) -> Grown:
+def curate(new: Iterable[Pair], *, known: PairSet, test: PairSet, index: Path | None = None) -> Grown:
     """Sort new pairs into kept and rejected.
 
     Args:
         new: pairs as the generator wrote them.
         known: the training pairs so far.
         test: the held-out pairs; nothing near their prompts is kept.
-        index: what is known of `known`, if it was reckoned before: its texts are then not read again.
+        index: a file to keep what was reckoned of the pairs, so that the next time only new ones are read.
     """
     rows = tuple(new)
     held_out = LeakIndex([pair.instruction for pair in test])
-    if index is None or index.outgrown(len(rows)):
-        index = Known.of(known, without=template([*known, *rows]), leaks=held_out)
-    mine = sketch(rows, without=index.template, leaks=held_out)
-    tests = sketch(test, without=index.template, leaks=held_out)
+    before = _remembered(index, known, held_out, len(rows)) if index else None
+    if before is None:
+        before = Known.of(known, without=template([*known, *rows]), leaks=held_out)
+    mine = sketch(rows, without=before.template, leaks=held_out)
+    tests = sketch(test, without=before.template, leaks=held_out)
     everything = (*test, *known, *rows)
-    found = findings(mine, index, tests, held_out, everything.__getitem__)
+    found = findings(mine, before, tests, held_out, everything.__getitem__)
     beside = (*known, *rows)
     rejected = tuple(
         Rejected(row, why.reason, _detail(why), (test.pairs if why.of_test else beside)[why.partner].id)
         for number, row in enumerate(rows)
         if (why := found.get(number))
     )
-    return Grown(tuple(row for number, row in enumerate(rows) if number not in found), rejected)
+    kept = np.array([number for number in range(len(rows)) if number not in found], np.int64)
+    grown = Grown(tuple(rows[number] for number in kept), rejected)
+    if index:
+        after = before.with_(mine, kept, held_out)
+        after.save(index, pairs=np.array(known.with_(grown.kept).digest))
+    return grown
+
+
+def _remembered(index: Path, known: PairSet, leaks: LeakIndex, more: int) -> Known | None:
+    """What the index says, if it is about these pairs and these held-out prompts, and not outgrown."""
+    if (stored := load(index)) is None:
+        return None
+    before, extra = stored
+    fits = str(extra.get("pairs")) == known.digest and before.knows(leaks) and not before.outgrown(more)
+    return before if fits else None
 
 
 def findings(new: Sketch, known: Known, tests: Sketch, leaks: LeakIndex, pair_at: PairAt) -> dict[int, Finding]:

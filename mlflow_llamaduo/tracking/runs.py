@@ -6,6 +6,7 @@ first run goes on too, and the new one is tagged with where the work is.
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, TaskPrompt
 from mlflow_llamaduo.core.rounds import BASE, Round, State, StopReason
 from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
 from mlflow_llamaduo.tracking.tables import (
@@ -49,12 +51,14 @@ class Tracker:
     def __init__(
         self,
         project: Project,
+        gathered: Gathered,
         journal: Journal,
         prompts: Mapping[str, TaskPrompt],
         spent_usd: Callable[[int | None], float],
     ) -> None:
         self._project = project
         self.prompts = prompts
+        self._gathered = gathered
         self._journal = journal
         self._spent_usd = spent_usd
         self._client = MlflowClient()
@@ -86,6 +90,7 @@ class Tracker:
         """The base model's scores and the datasets, on the parent run."""
         for name, pairs in (("train", state.train), ("dev", state.dev), ("test", state.test)):
             self._input(pairs, name)
+        self._coverage()
         mlflow.log_metrics({f"baseline/base_{name}": value for name, value in card.figures().items()}, step=0)
         mlflow.log_metric("baseline/service_llm_usd", self._spent_usd(BASE), step=0)
         self._table(verdicts_table(judgements), "baseline/verdicts.json")
@@ -169,8 +174,18 @@ class Tracker:
         declared = set(self._client.get_run(mlflow.active_run().info.run_id).data.params)
         mlflow.log_params({k: v for k, v in _flat(settled).items() if k not in declared})
 
+    def _coverage(self) -> None:
+        """What became of the source's rows: places and reasons, never what stood there."""
+        report = self._gathered.report
+        rejected = [{"where": row.where, "reason": row.reason} for row in self._gathered.rejected]
+        mlflow.log_dict(asdict(report), "coverage/report.json")
+        mlflow.log_dict({"rejected": rejected}, "coverage/rejected.json")
+        counts = {f"redacted_{kind}": count for kind, count in report.redacted.items()}
+        counts |= {"coverage_rows": report.rows, "coverage_kept": report.kept}
+        mlflow.log_metrics({f"data/{name}": float(count) for name, count in counts.items()}, step=0)
+
     def _input(self, pairs: PairSet, name: str) -> None:
-        source = str(self._project.coverage_path)
+        source = self._gathered.report.source
         dataset = mlflow.data.from_pandas(pairs_table(pairs), source=source, name=f"{self._project.task}-{name}")
         mlflow.log_input(dataset, context=name)
 
@@ -200,7 +215,7 @@ class RoundLog:
         judgements: Sequence[Judgement],
     ) -> None:
         """Metrics on the round's run and, with the round as step, on the parent; tables on the round's run."""
-        metrics = _metrics(finished, adapter, self._project, self._tracker.invested_usd(finished))
+        metrics = _metrics(finished, adapter, self._project, self._tracker.invested_usd(finished)) | _of_growth(grown)
         mlflow.log_metrics(metrics, step=finished.number)
         self._tracker.on_parent(metrics, finished.number)
         for loss in adapter.losses:
@@ -250,6 +265,18 @@ def _metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: 
     if months is not None:
         metrics["cost/breakeven_months"] = months
     return metrics
+
+
+def _of_growth(grown: Grown) -> dict[str, float]:
+    """How varied the new pairs are, what was redacted in them, and how many were rejected for which reason."""
+    rejected = Counter(rejected.reason for rejected in grown.rejected)
+    return {
+        **{
+            f"data/synthetic_{name}" if name.startswith("redacted_") else f"synthesis/{name}": value
+            for name, value in grown.figures.items()
+        },
+        **{f"data/rejected_{reason}": float(count) for reason, count in rejected.items()},
+    }
 
 
 def point_here(started: str | None, run_id: str | None, stop: StopReason) -> None:

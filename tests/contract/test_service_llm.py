@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from mlflow_llamaduo.config import ServiceModel
-from mlflow_llamaduo.core.records import Message, Pair, PairSet, Response, TaskPrompt, Verdict
+from mlflow_llamaduo.core.records import Message, Pair, Response, TaskPrompt, Verdict
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.service_llm.client import Budget, Failure, Purpose, ReplyStore, Request, ServiceLLM
 from mlflow_llamaduo.service_llm.offline.llm import judge as offline_judge
 from mlflow_llamaduo.service_llm.offline.llm import teach
-from mlflow_llamaduo.synthesis import synthesize
+from mlflow_llamaduo.synthesis.generate import synthesize
+from mlflow_llamaduo.synthesis.screen import Screen
 from tests.http_double import Listening, QuietHandler
 
 KEY = "sk-planted-0123456789"
@@ -112,12 +113,13 @@ def test_what_was_answered_once_is_not_asked_again(llm: ServiceLLM) -> None:
 
 
 def test_a_generator_writes_the_pairs_that_it_is_asked_for(server: Server, tmp_path: Path) -> None:
-    seeds = PairSet((Pair((Message("user", "Passage. Question?"),), "Answer", "closed_qa"),))
+    example = Pair((Message("user", "Passage. Question?"),), "Answer", "closed_qa")
+    screen = Screen(frozenset(), 10_000)
     over = over_http(server, ReplyStore(tmp_path / "http.sqlite"), cap_usd=100)
     teacher = offline("offline/teacher", ReplyStore(":memory:"))
     prompt = TaskPrompt("closed_qa", "Write pairs.")
     written = [
-        synthesize(seeds, llm=m, rows=8, per_call=4, batch=1, done=lambda _: None, prompt=prompt)
+        synthesize([example] * 2, llm=m, per_call=4, batch=1, screen=screen, done=lambda _: None, prompt=prompt)
         for m in (over, teacher)
     ]
     assert len(written[0][0]) == 8

@@ -7,10 +7,19 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_llamaduo.core.records import PairSet, TaskPrompt
-from mlflow_llamaduo.core.rounds import State
+from mlflow_llamaduo.core.rounds import Split, State
+from mlflow_llamaduo.coverage.gathered import Gathered
+from mlflow_llamaduo.coverage.source import Report
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.tracking import Tracker
 from tests.unit.builders import project
+
+NOTHING = PairSet(())
+GATHERED = Gathered(
+    Split(NOTHING, NOTHING, NOTHING),
+    Report("pairs.jsonl", 3, 1, {"messages": 1}, {"no_answer": 2}, {"email": 1}, {}),
+    (),
+)
 
 
 @pytest.fixture
@@ -24,7 +33,9 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
 
 def nested(journal: Journal) -> tuple[str, list[str]]:
     """The run of an alignment of two rounds, and those of the rounds."""
-    tracker = Tracker(project(), journal, {"judge": TaskPrompt("test", "Judge.", "prompts:/judge/3")}, lambda _: 0.0)
+    tracker = Tracker(
+        project(), GATHERED, journal, {"judge": TaskPrompt("test", "Judge.", "prompts:/judge/3")}, lambda _: 0.0
+    )
     rounds = []
     with tracker.alignment():
         for number in range(2):

@@ -77,9 +77,12 @@ def test_a_missing_key_is_one_line_that_names_the_variable(clone: Path) -> None:
 
 def test_every_bad_coverage_row_is_a_line_with_file_and_number(clone: Path) -> None:
     rows = write(clone / "rows.jsonl", '{"messages": []}\n\nno JSON\n')
-    first, second = refusal("run", "--coverage", "rows.jsonl").splitlines()
+    few, told, first, second = refusal("run", "--coverage", "rows.jsonl").splitlines()
 
-    assert first == f'llamaduo: {rows}:1: no "messages" list'
+    assert "0 pairs are too few" in few
+    assert f"{rows}: 2 rows" in told
+    assert "rejected: 1 " in told
+    assert first.startswith(f"llamaduo: {rows}:1: ")
     assert second.startswith(f"llamaduo: {rows}:3: not JSON: ")
 
 
@@ -94,7 +97,7 @@ def test_every_bad_coverage_row_is_a_line_with_file_and_number(clone: Path) -> N
         (["--budget-usd", "-1"], "limits.budget_usd: "),
         (["--promotion", "now"], "promotion: "),
         (["--profile", "locla"], "did you mean 'local'?"),
-        (["--coverage", "nowhere.jsonl"], "no coverage file"),
+        (["--coverage", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--set", "coverage.test_rows=19"], "20 pairs are too few"),
         (["--service-llm", "openai/unheard-of", "--api-base", "http://here/v1"], "price"),
         (["--service-llm", "gpt4o"], "did you mean 'gpt-4o'?"),

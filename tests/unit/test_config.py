@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -40,7 +40,7 @@ def test_the_task_and_the_profile_become_one_tree(projects: Path) -> None:
     project = load("closed_qa")
 
     assert (project.base_model, project.finetune.lora_rank, project.coverage.test_rows) == ("some/model", 16, 8)
-    assert project.coverage_path == projects / "closed_qa" / "coverage.jsonl"
+    assert project.coverage.source == "coverage.jsonl"
     assert project.registered_model == "llamaduo-closed_qa"
     assert project.stops == Limits(5, 3, 1.0)
 
@@ -385,3 +385,65 @@ def test_hours_of_training_are_paid_for_every_worker(projects: Path) -> None:
 def test_only_a_name_that_is_near_is_suggested() -> None:
     assert nearest("epoch", ["epochs", "seed"]) == "; did you mean 'epochs'?"
     assert nearest("xyz", ["epochs", "seed"]) == ""
+
+
+# What a task says of a profile, and where its pairs are
+
+
+def test_a_task_may_say_what_it_needs_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"local": {"inference": {"max_new_tokens": 96}}, "another": {"inference": {"max_new_tokens": 7}}}
+    profile = {**PROFILE, "inference": {"max_new_tokens": 48, "temperature": 0.3}}
+    folder_with(tmp_path, monkeypatch, duo={**DUO, "profiles": own}, profile=profile)
+    found = load("closed_qa", "local").inference
+
+    assert (found.max_new_tokens, found.temperature) == (96, 0.3)
+    assert load("closed_qa", "local", {"inference.max_new_tokens": 5}).inference.max_new_tokens == 5
+
+
+def test_an_unknown_key_in_what_a_task_says_of_a_profile_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_with(tmp_path, monkeypatch, duo={**DUO, "profiles": {"local": {"inference": {"max_new_token": 96}}}})
+    assert "unknown key inference.max_new_token; did you mean 'max_new_tokens'?" in complaint()
+
+    folder_with(tmp_path, monkeypatch, duo={**DUO, "profiles": ["local"]})
+    assert "profiles: expected a section" in complaint()
+
+
+def test_the_source_that_a_task_names_goes_over_the_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = {**PROFILE, "coverage": {"source": "hub:team/pairs", "dev_rows": 3}}
+    folder_with(tmp_path, monkeypatch, duo=DUO, profile=profile)
+    assert load("closed_qa", "local").coverage.source == "hub:team/pairs"
+
+    folder_with(tmp_path, monkeypatch, duo={**DUO, "coverage": {"source": "mine.csv"}}, profile=profile)
+    assert (load("closed_qa", "local").coverage.source, load("closed_qa", "local").coverage.dev_rows) == (
+        "mine.csv",
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "redact", "on"),
+    [
+        ("traces:shop", "auto", True),
+        ("pairs.jsonl", "auto", False),
+        ("pairs.jsonl", "true", True),
+        ("traces:shop", False, False),
+    ],
+)
+@pytest.mark.usefixtures("projects")
+def test_redaction_is_on_for_traces_unless_somebody_says_otherwise(source: str, redact: object, on: bool) -> None:
+    assert load("closed_qa", "local", {"coverage.source": source, "coverage.redact": redact}).coverage.redacts is on
+
+
+@pytest.mark.usefixtures("projects")
+def test_a_kind_that_cannot_be_redacted_is_told() -> None:
+    assert "did you mean 'email'?" in complaint(**cast(Any, {"coverage.redact_kinds": ["emial"]}))
+
+
+@pytest.mark.parametrize(("growth", "rows"), [("fixed", [8, 8, 8, 8]), ("doubling", [8, 8, 16, 32])])
+@pytest.mark.usefixtures("projects")
+def test_the_volume_ladder_doubles_the_rows_in_all(growth: str, rows: list[int]) -> None:
+    asked = load("closed_qa", "local", {"synthesis.rows_per_round": 8, "synthesis.growth": growth}).synthesis
+
+    assert [asked.rows(number) for number in range(1, 5)] == rows

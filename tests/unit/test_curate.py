@@ -1,5 +1,6 @@
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from mlflow_llamaduo.core.records import Pair, PairSet
 from mlflow_llamaduo.synthesis import curate
+from mlflow_llamaduo.synthesis.known import Known
 from tests.unit.builders import pair, pairs
 
 NONE = PairSet(())
@@ -55,7 +57,8 @@ def test_of_two_near_copies_the_first_stays() -> None:
 @pytest.mark.parametrize("length", [20, 30, 80])
 def test_copies_with_one_word_changed_are_found(length: int) -> None:
     originals = [pair(" ".join(f"w{n}x{word}" for word in range(length)), "Yes") for n in range(30)]
-    copies = [pair(p.instruction.replace(f"x{n % (length - 1)} ", "changed ", 1), "Yes") for n, p in enumerate(originals)]
+    changed = [p.instruction.replace(f"x{n % (length - 1)} ", "changed ", 1) for n, p in enumerate(originals)]
+    copies = [pair(text, "Yes") for text in changed]
     kept, _ = curated(*originals, *copies)
 
     assert kept == originals
@@ -112,3 +115,49 @@ def test_any_text_can_be_curated(new: list[Pair]) -> None:
 
     assert curated(*kept) == (kept, [])
     assert set(reasons) <= {"duplicate", "near_duplicate"}
+
+
+def test_what_is_known_is_kept_on_disk_and_the_next_round_reads_only_new_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, test = tmp_path / "curation.npz", pairs(3, "test")
+    known, first, second = pairs(40, "known"), pairs(10, "first"), pairs(10, "second")
+    grown = curate(first, known=known, test=test, index=index)
+    read: list[str] = []
+    monkeypatch.setattr(Known, "of", lambda rows, **_: read.extend(p.id for p in rows))
+    known = known.with_(grown.kept)
+    copies = [loud(known.pairs[7]), loud(first.pairs[2]), known.pairs[9]]
+    again = curate([*second, *copies], known=known, test=test, index=index)
+
+    assert read == []
+    assert again.kept == second.pairs
+    assert [r.reason for r in again.rejected] == ["near_duplicate", "near_duplicate", "duplicate"]
+    assert [r.partner for r in again.rejected] == [known.pairs[7].id, first.pairs[2].id, known.pairs[9].id]
+
+
+@pytest.mark.parametrize("damage", ["cut", "another", "other rows", "other test"])
+def test_an_index_that_does_not_fit_is_made_anew(tmp_path: Path, damage: str) -> None:
+    index, known, test = tmp_path / "curation.npz", pairs(20, "known"), pairs(3, "test")
+    curate(pairs(5, "first"), known=known, test=test, index=index)
+    if damage == "cut":
+        index.write_bytes(index.read_bytes()[:500])
+    if damage == "another":
+        index.write_bytes(b"not an index")
+    if damage == "other rows":
+        known = pairs(20, "other")
+    if damage == "other test":
+        test = pairs(3, "held")
+    new = [loud(known.pairs[0]), pair(f"Now then: {test.pairs[0].instruction}"), *pairs(2, "new")]
+
+    grown = curate(new, known=known, test=test, index=index)
+    assert [r.reason for r in grown.rejected] == ["near_duplicate", "leak"]
+
+
+def test_a_fixed_instruction_around_every_text_hides_no_copy_and_makes_none() -> None:
+    rules = "You sort messages of customers. Choose one of these labels: order, refund, delivery, account, praise."
+    new = [pair(f"{rules} {p.instruction}.", "refund") for p in pairs(200, "text")]
+    copies = [pair(p.instruction.replace("w3 ", "w3x "), p.response) for p in new[:20]]
+    kept, reasons = curated(*new, *copies)
+
+    assert kept == new
+    assert reasons == ["near_duplicate"] * 20

@@ -11,11 +11,14 @@ from mlflow_llamaduo.core.records import Pair, PairSet, Rejected, TaskPrompt
 from mlflow_llamaduo.errors import LlamaDuoError
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
-from mlflow_llamaduo.synthesis import synthesize
+from mlflow_llamaduo.synthesis import Order, grow
+from mlflow_llamaduo.synthesis.generate import synthesize
 from mlflow_llamaduo.synthesis.prompt import SYSTEM, ask, read
+from mlflow_llamaduo.synthesis.screen import Screen
 from tests.unit.builders import pair, pairs
 
 CLOSED_QA = TaskPrompt("closed_qa", SYSTEM)
+ANYTHING = Screen(frozenset(), 10_000)
 
 
 class Backwards:
@@ -41,18 +44,18 @@ def contents(*rows: Any) -> str:
     return json.dumps({"contents": rows})
 
 
-def grow(
+def growing(
     llm: Backwards, train: PairSet, *, rows: int = 12, per_call: int = 3, batch: int = 1
 ) -> tuple[list[Pair], list[Rejected]]:
-    return synthesize(
-        train, llm=cast(ServiceLLM, llm), rows=rows, per_call=per_call, batch=batch, done=lambda _: None
-    )
+    order = Order(rows=rows, per_call=per_call, batch=batch, max_characters=10_000)
+    grown = grow(train, order, test=PairSet(()), llm=cast(ServiceLLM, llm), done=lambda _: None)
+    return list(grown.kept), list(grown.rejected)
 
 
 @pytest.mark.parametrize(("rows", "per_call", "calls"), [(12, 3, 4), (10, 3, 4), (1, 10, 1), (5, 1, 5)])
 def test_calls_are_as_many_as_the_rows_need(rows: int, per_call: int, calls: int) -> None:
     llm = Backwards()
-    new, rejected = grow(llm, pairs(9), rows=rows, per_call=per_call)
+    new, rejected = growing(llm, pairs(9), rows=rows, per_call=per_call)
 
     assert len(llm.asked) == calls
     assert [p.instruction for p in new] == [f"call {c} row {n}" for c in range(calls) for n in range(per_call)]
@@ -62,7 +65,7 @@ def test_calls_are_as_many_as_the_rows_need(rows: int, per_call: int, calls: int
 def test_seeds_are_train_pairs_from_people_each_used_once_before_any_is_used_again() -> None:
     people, machine = pairs(4, "human"), pairs(4, "machine", source="synthetic/0")
     llm = Backwards()
-    grow(llm, machine.with_(people), rows=30)
+    growing(llm, machine.with_(people), rows=30)
 
     known = sorted(p.instruction for p in people)
     assert sorted(llm.seeds[:4]) == sorted(llm.seeds[4:8]) == known
@@ -72,7 +75,7 @@ def test_seeds_are_train_pairs_from_people_each_used_once_before_any_is_used_aga
 def test_another_batch_asks_for_other_pairs_and_the_same_one_for_the_same() -> None:
     first, again, second = Backwards(), Backwards(), Backwards()
     for llm, batch in ((first, 1), (again, 1), (second, 2)):
-        grow(llm, pairs(30), rows=60, batch=batch)
+        growing(llm, pairs(30), rows=60, batch=batch)
 
     assert first.asked == again.asked
     assert first.seeds != second.seeds
@@ -81,20 +84,20 @@ def test_another_batch_asks_for_other_pairs_and_the_same_one_for_the_same() -> N
 
 
 def test_a_new_pair_says_where_it_is_from_and_has_its_seeds_category() -> None:
-    new, _ = grow(Backwards(), pairs(3, category="closed_qa"), batch=7)
+    new, _ = growing(Backwards(), pairs(3, category="closed_qa"), batch=7)
 
     assert {(p.source, p.category) for p in new} == {("synthetic/7", "closed_qa")}
 
 
 def test_a_call_that_failed_is_one_rejection_and_the_others_are_kept() -> None:
-    new, rejected = grow(Backwards(failing=(1,)), pairs(9))
+    new, rejected = growing(Backwards(failing=(1,)), pairs(9))
 
     assert [p.instruction.split()[1] for p in new] == ["0"] * 3 + ["2"] * 3 + ["3"] * 3
     assert rejected == [Rejected(None, "malformed", "no reply")]
 
 
 def test_the_last_pair_of_a_reply_that_was_cut_is_rejected() -> None:
-    new, rejected = grow(Backwards(cut=True), pairs(2), rows=4, per_call=4)
+    new, rejected = growing(Backwards(cut=True), pairs(2), rows=4, per_call=4)
 
     assert len(new) == 3
     assert [r.reason for r in rejected] == ["malformed"]
@@ -103,14 +106,14 @@ def test_the_last_pair_of_a_reply_that_was_cut_is_rejected() -> None:
 def test_progress_is_told_in_pairs() -> None:
     ticks: list[int] = []
     llm = cast(ServiceLLM, Backwards())
-    synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=ticks.append)
+    synthesize(pairs(3).pairs, llm=llm, per_call=4, batch=1, screen=ANYTHING, done=ticks.append)
 
     assert ticks == [4, 4, 4]
 
 
 def test_without_a_seed_the_error_is_one_for_the_user() -> None:
     with pytest.raises(LlamaDuoError):
-        grow(Backwards(), PairSet(()))
+        growing(Backwards(), PairSet(()))
 
 
 def test_the_offline_teacher_writes_through_the_same_door() -> None:
@@ -118,8 +121,10 @@ def test_the_offline_teacher_writes_through_the_same_door() -> None:
     llm = ServiceLLM(
         ServiceModel(model="offline/teacher"), store=store, budget=Budget(0.0), purpose=Purpose("run", "round 1")
     )
-    new, rejected = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None, prompt=CLOSED_QA)
-    again, _ = synthesize(pairs(5), llm=llm, rows=12, per_call=4, batch=1, done=lambda _: None, prompt=CLOSED_QA)
+    examples = pairs(3).pairs
+    settings: dict[str, Any] = {"per_call": 4, "batch": 1, "screen": ANYTHING, "prompt": CLOSED_QA}
+    new, rejected = synthesize(examples, llm=llm, done=lambda _: None, **settings)
+    again, _ = synthesize(examples, llm=llm, done=lambda _: None, **settings)
 
     assert (len({p.id for p in new}), rejected) == (12, [])
     assert (again, store.count("run")) == (new, 3)

@@ -61,7 +61,7 @@ def test_a_journal_begins_empty(tmp_path: Path) -> None:
 
 
 def test_an_update_leaves_the_other_fields_alone(tmp_path: Path) -> None:
-    state = State.begin(Split(pairs(2), pairs(1, "dev"), pairs(1, "test"))).after(round_(), pairs(3))
+    state = State.begin(Split(pairs(2), pairs(1, "dev"), pairs(1, "test"))).after(round_(), pairs(3), adapter())
     journal = Journal(tmp_path, "f")
     journal.update(run_id="run")
     journal.update(state=state)

@@ -12,6 +12,8 @@ PASSAGE = (
     "Its first master was Peder Holm. He taught forty children in one room. The roof leaked for years."
 )
 
+LONG = "It burnt down and a school was built there."
+
 
 @pytest.mark.parametrize(
     ("one", "other", "near"),
@@ -37,12 +39,21 @@ def test_near_copies_say_the_same_in_every_sentence_and_in_the_response(
     assert near_pairs(pair(*other), pair(*one)) is near
 
 
-@pytest.mark.parametrize(("changed", "near"), [(1, True), (2, True), (3, False)])
-def test_a_near_copy_has_more_than_seven_tenths_of_the_words(changed: int, near: bool) -> None:
-    original = [f"w{number}" for number in range(10)]
+@pytest.mark.parametrize(
+    ("changed", "answer", "near"),
+    [(2, "Education", True), (3, "Education", False), (3, LONG, True), (4, LONG, False)],
+)
+def test_a_near_copy_has_nearly_all_the_words_and_more_of_them_where_the_answer_is_a_label(
+    changed: int, answer: str, near: bool
+) -> None:
+    original = [f"w{number}" for number in range(40)]
     copy = [f"new{number}" if number < changed else word for number, word in enumerate(original)]
 
-    assert near_pairs(pair(" ".join(original)), pair(" ".join(copy))) is near
+    assert near_pairs(pair(" ".join(original), answer), pair(" ".join(copy), answer)) is near
+
+
+def test_short_prompts_that_differ_in_a_word_are_two() -> None:
+    assert not near_pairs(pair("Sort this: I loved the film", "good"), pair("Sort this: I loved the book", "good"))
 
 
 def test_responses_must_be_alike_too() -> None:

@@ -1,6 +1,6 @@
 """The pipeline with a world of three fakes: what is asked of the stages, in which order, and when it ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Rejected, Response, Version
-from mlflow_llamaduo.core.rounds import BASE, Round, Split
+from mlflow_llamaduo.core.rounds import BASE, Round, Split, State
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
@@ -34,6 +34,7 @@ class World:
     done: list[Call] = field(default_factory=list)
     trained_on: dict[int, tuple[PairSet, PairSet]] = field(default_factory=dict)
     seeds: dict[int, tuple[PairSet, PairSet]] = field(default_factory=dict)
+    failed: dict[int, dict[str, float]] = field(default_factory=dict)
     prompts: list[PairSet] = field(default_factory=list)
     recorded: list[Round] = field(default_factory=list)
     baselines: list[float] = field(default_factory=list)
@@ -62,6 +63,9 @@ class World:
         return adapter(f"a{number}", seconds=1800.0)
 
     def infer(self, trained: Adapter | None, prompts: PairSet, number: int) -> tuple[Response, ...]:
+        if prompts is SPLIT.dev or prompts == SPLIT.dev:
+            self.do("steer", number)
+            return tuple(Response(p.id, 0, p.instruction, p.response, "text", 3) for p in prompts)
         self.do("infer", number)
         self.prompts.append(prompts)
         assert (trained is None) == (number == BASE)
@@ -72,9 +76,10 @@ class World:
         value = 40.0 if number == BASE else self.scores[number]
         return tuple(verdict(r.id, value) for r in responses)
 
-    def synthesize(self, train: PairSet, test: PairSet, number: int) -> Grown:
+    def synthesize(self, state: State, failed: Mapping[str, float], number: int) -> Grown:
         self.do("synthesize", number)
-        self.seeds[number] = train, test
+        self.seeds[number] = state.train, state.test
+        self.failed[number] = dict(failed)
         return Grown(pairs(4, f"new{number}x", source=f"synthetic/{number}").pairs, (Rejected(pair(), "leak"),))
 
 
@@ -123,7 +128,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 ROUND_0 = [("finetune", 0), ("infer", 0), ("judge", 0), ("register", 0)]
-ROUND_1 = [("synthesize", 1), ("finetune", 1), ("infer", 1), ("judge", 1), ("register", 1)]
+ROUND_1 = [("steer", 0), ("synthesize", 1), ("finetune", 1), ("infer", 1), ("judge", 1), ("register", 1)]
 
 
 def test_a_model_that_passes_is_promoted_and_the_loop_stops(journal: Journal) -> None:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.core.rounds import Limits, Split, State, StopReason, stop_reason
-from tests.unit.builders import card, pairs, round_
+from tests.unit.builders import adapter, card, pairs, round_
 
 SPLIT = Split(pairs(3, "train"), pairs(2, "dev"), pairs(2, "test"))
 
@@ -12,7 +12,7 @@ def after(means: list[float], *, passed: bool = False) -> State:
     """The state after one round for each mean precision; the last one passed the gate or did not."""
     state = State.begin(SPLIT)
     for number, mean in enumerate(means):
-        state = state.after(round_(number, mean, passed=passed and number == len(means) - 1), state.train)
+        state = state.after(round_(number, mean, passed=passed and number == len(means) - 1), state.train, adapter())
     return state
 
 
@@ -60,7 +60,7 @@ def test_the_loop_goes_on_only_below_the_round_limit(
 def test_a_state_is_a_value_and_what_follows_it_is_a_new_one() -> None:
     begun = State.begin(SPLIT)
     grown = SPLIT.train.with_(pairs(1, "new"))
-    later = begun.with_baseline("base", card(40)).after(round_(0), grown)
+    later = begun.with_baseline("base", card(40)).after(round_(0), grown, adapter())
 
     assert (begun.number, begun.baselines, begun.train) == (0, {}, SPLIT.train)
     assert (later.number, later.train) == (1, grown)

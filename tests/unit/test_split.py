@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from mlflow_llamaduo.core.records import Pair, PairSet
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.coverage import split
+from mlflow_llamaduo.coverage.split import Sides, prompt_digest
 from mlflow_llamaduo.errors import DataError
 from tests.unit.builders import pair, pairs
 
@@ -69,3 +70,102 @@ def test_pairs_that_all_share_the_test_prompts_text_leave_nothing_to_train_on() 
 
     with pytest.raises(DataError, match="up to 7 of them share their text"):
         split(rows, test_rows=2, dev_rows=2)
+
+
+# Groups
+
+
+PASSAGE = " ".join(f"passage{number}" for number in range(40))
+
+
+def test_questions_on_one_passage_stay_on_one_side() -> None:
+    rows = list(pairs(40))
+    for number in range(10):
+        text = f"{PASSAGE} {number} " + " ".join(f"s{number}x{w}" for w in range(40))
+        rows += [pair(f"{text}\n\nQuestion {question}{number}?", f"a{question}") for question in range(3)]
+    found = split(PairSet(tuple(rows)), test_rows=12, dev_rows=6)
+    sides = [{passage(p) for p in side} - {None} for side in parts(found)]
+
+    assert not sides[0] & sides[2]
+    assert not sides[0] & sides[1]
+    assert not sides[1] & sides[2]
+    assert (len(found.test), len(found.dev)) == (12, 6)
+
+
+def passage(p: Pair) -> str | None:
+    return next((word.split("x")[0] for word in p.instruction.split() if word.startswith("s") and "x" in word), None)
+
+
+def test_a_near_copy_is_on_the_side_of_its_original() -> None:
+    rows = [pair(" ".join(f"w{n}x{word}" for word in range(30)), "a") for n in range(40)]
+    rows += [pair(p.instruction.replace("x7 ", "x7 and "), "another answer") for p in rows[:20]]
+    found = split(PairSet(tuple(rows)), test_rows=12, dev_rows=6)
+    sides = [{p.instruction.split("x")[0] for p in side} for side in parts(found)]
+
+    assert not sides[0] & sides[2]
+    assert not sides[0] & sides[1]
+    assert not sides[1] & sides[2]
+
+
+# Strata
+
+
+def test_test_and_dev_have_their_share_of_every_category_and_length() -> None:
+    short = [pair(f"short{n} ask{n}", "a", category="short") for n in range(60)]
+    mixed = [pair(" ".join(f"m{n}w{w}" for w in range(4 + n)), "a", category="mixed") for n in range(30)]
+    found = split(PairSet((*short, *mixed)), test_rows=18, dev_rows=9)
+
+    for side, of_mixed in ((found.test, 6), (found.dev, 3)):
+        mixed_lengths = [len(p.instruction.split()) - 4 for p in side if p.category == "mixed"]
+        assert len(mixed_lengths) == of_mixed
+        assert {length // 10 for length in mixed_lengths} == {0, 1, 2}
+
+
+# What was decided before
+
+
+@given(st.sets(st.integers(0, 59)), st.sets(st.integers(0, 59), max_size=40))
+def test_a_test_row_never_comes_into_train_whatever_is_added_or_removed(before: set[int], after: set[int]) -> None:
+    rows = pairs(60).pairs
+    keep = sorted(set(range(12)) | before)
+    sides = Sides()
+    for chosen in (keep, sorted(set(range(12)) | before | after), sorted(set(range(12)) | after)):
+        found = split(PairSet(tuple(rows[n] for n in chosen)), test_rows=4, dev_rows=3, sides=sides)
+        assert not sides.test & {prompt_digest(p) for p in (*found.train, *found.dev)}
+        assert len(found.test) == 4
+        sides = sides.after(found)
+
+
+def test_the_test_rows_of_before_stay_the_test_rows() -> None:
+    first = split(pairs(30), test_rows=6, dev_rows=3)
+    again = split(pairs(90), test_rows=6, dev_rows=3, sides=Sides().after(first))
+
+    assert set(again.test) == set(first.test)
+    assert set(again.dev) == set(first.dev)
+    assert len(again.train) == 81
+
+
+def test_a_new_near_copy_of_a_test_row_is_left_out() -> None:
+    rows = [pair(" ".join(f"w{n}x{word}" for word in range(30)), "a") for n in range(30)]
+    first = split(PairSet(tuple(rows)), test_rows=6, dev_rows=3)
+    copy = pair(first.test.pairs[2].instruction + " more", "a")
+    again = split(PairSet((*rows, copy)), test_rows=6, dev_rows=3, sides=Sides().after(first))
+
+    assert set(again.left_out) == {copy}
+    assert set(again.test) == set(first.test)
+
+
+def test_fewer_test_rows_than_before_leave_the_others_out() -> None:
+    first = split(pairs(30), test_rows=6, dev_rows=3)
+    again = split(pairs(30), test_rows=4, dev_rows=3, sides=Sides().after(first))
+
+    assert set(again.test) < set(first.test)
+    assert set(again.left_out) == set(first.test) - set(again.test)
+
+
+def test_more_test_rows_than_before_are_taken_from_the_others() -> None:
+    first = split(pairs(30), test_rows=4, dev_rows=3)
+    again = split(pairs(30), test_rows=6, dev_rows=3, sides=Sides().after(first))
+
+    assert set(first.test) < set(again.test)
+    assert set(again.dev) == set(first.dev)

@@ -10,7 +10,7 @@ from mlflow_llamaduo.tracking.tables import (
     summary,
     verdicts_table,
 )
-from tests.unit.builders import card, pair, pairs, response, round_, unjudged, verdict
+from tests.unit.builders import adapter, card, pair, pairs, response, round_, unjudged, verdict
 
 
 def records(table: pd.DataFrame) -> list[dict[str, object]]:
@@ -59,7 +59,7 @@ def test_tables_of_nothing_keep_their_columns() -> None:
 
 def state() -> State:
     begun = State.begin(Split(pairs(3), pairs(1, "dev"), pairs(1, "test"))).with_baseline("base", card(41.5))
-    return begun.after(round_(0, 60.5), pairs(3)).after(round_(1, 80.0, passed=True), pairs(7))
+    return begun.after(round_(0, 60.5), pairs(3), adapter()).after(round_(1, 80.0, passed=True), pairs(7), adapter())
 
 
 def test_the_summary_sets_the_base_model_and_the_rounds_side_by_side() -> None:

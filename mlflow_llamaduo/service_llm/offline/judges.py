@@ -5,12 +5,18 @@ They compare words, labels or characters with the reference. They are not an LLM
 
 from collections.abc import Callable, Mapping
 
+from mlflow_llamaduo.service_llm.offline.classification_judge import by_labels
+from mlflow_llamaduo.service_llm.offline.coding_judge import by_code
 from mlflow_llamaduo.service_llm.offline.metrics import Given, containment, rouge_l, token_f1
+from mlflow_llamaduo.service_llm.offline.summarization_judge import by_facts
 
 
-def assess(task: str, reference: str, response: str) -> tuple[Given, Given]:
+def assess(task: str, reference: str, response: str, instruction: str = "") -> tuple[Given, Given]:
     """Similarity and precision of a response; a task that is not known is scored like closed QA."""
-    return JUDGES.get(task, by_words)(reference, response)
+    judge = JUDGES.get(task, by_words)
+    if judge is by_labels:  # what other labels there were stands in the instruction alone
+        return by_labels(reference, response, instruction)
+    return judge(reference, response)
 
 
 def by_words(reference: str, response: str) -> tuple[Given, Given]:
@@ -27,5 +33,8 @@ def by_words(reference: str, response: str) -> tuple[Given, Given]:
 
 
 JUDGES: Mapping[str, Callable[[str, str], tuple[Given, Given]]] = {
+    "classification": by_labels,
     "closed_qa": by_words,
+    "coding": by_code,
+    "summarization": by_facts,
 }

@@ -44,7 +44,8 @@ class OfflineLLM(CustomLLM):
 
 def judge(asked: dict[str, Any]) -> dict[str, Any]:
     """Scores from 0 to 100 by comparing with the reference, as the task wants it."""
-    similarity, precision = assess(str(asked.get("task", "")), str(asked["reference"]), str(asked["response"]))
+    task, instruction = str(asked.get("task", "")), str(asked.get("instruction", ""))
+    similarity, precision = assess(task, str(asked["reference"]), str(asked["response"]), instruction)
     return {
         f"{name}_assessment": {"score": round(100 * given.share, 1), "reason": f"offline stand-in: {given.why}"}
         for name, given in (("similarity", similarity), ("precision", precision))

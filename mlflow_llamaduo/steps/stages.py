@@ -1,9 +1,9 @@
 """Each stage alone: JSONL in, JSONL or an adapter out."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,20 @@ from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.records import Adapter, Judgement, PairSet, Response, Unjudged, Verdict, digest
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.coverage import read_pairs
+from mlflow_llamaduo.coverage.gathered import told
 from mlflow_llamaduo.doctor import examine
 from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.files import each_jsonl, folder_digest, locked, to_jsonl, write_atomic, writing_atomic
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
+from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.judging import judge_each
 from mlflow_llamaduo.plan import approve, plan_judging, plan_synthesis
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.client import Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.store import REPLIES
-from mlflow_llamaduo.synthesis import curate, synthesize
+from mlflow_llamaduo.synthesis import grow
 
 Say = Callable[[str], None]
 
@@ -35,11 +37,23 @@ SAMPLE = 1000
 
 
 def coverage(project: Project, out: Path, say: Say) -> None:
-    """Write train.jsonl, dev.jsonl and test.jsonl."""
-    parts = preflight.collect(project)
-    for name, pairs in (("train", parts.train), ("dev", parts.dev), ("test", parts.test)):
-        write_atomic(out / f"{name}.jsonl", to_jsonl(pair.row() for pair in pairs))
-        say(f"{len(pairs)} pairs in {out / name}.jsonl")
+    """Write the pairs into one file, each with its side, or into a folder: train.jsonl, dev.jsonl and test.jsonl."""
+    gathered = preflight.collect(project)
+    say(told(gathered.report))
+    parts = gathered.parts
+    sides = {"train": parts.train, "dev": parts.dev, "test": parts.test}
+    if out.suffix in (".jsonl", ".json"):
+        sides["left_out"] = parts.left_out
+        rows = [{**pair.row(), "split": side} for side, pairs in sides.items() for pair in pairs]
+        write_atomic(out, to_jsonl(rows))
+        say(f"{out}: " + ", ".join(f"{len(pairs)} {side}" for side, pairs in sides.items() if pairs))
+    else:
+        for side, pairs in sides.items():
+            write_atomic(out / f"{side}.jsonl", to_jsonl(pair.row() for pair in pairs))
+            say(f"{len(pairs)} pairs in {out / side}.jsonl")
+    beside = HOME / project.task
+    gathered.keep(beside)
+    say(f"every rejected row with its reason: {beside / 'coverage' / 'rejected.jsonl'}")
 
 
 def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say) -> None:
@@ -111,26 +125,26 @@ def synthesize_pairs(
     """Write the new pairs that were kept, and beside them the rejected ones with their reasons."""
     seeds = read_pairs(in_)
     held_out = read_pairs(test) if test else PairSet(())
-    settings, prompt = project.synthesis, task_prompts(project)["synthesize"]
-    calls = -(-settings.rows_per_round // settings.pairs_per_call)
+    prompt = task_prompts(project)["synthesize"]
+    order = replace(
+        wiring.new_order(project, prompt, batch, dev=PairSet(()), failed={}), rows=project.synthesis.rows(1)
+    )
     with _llm(project, project.service_llm.generator, "synthesize", out) as llm:
         approve(plan_synthesis(project, seeds, llm.store.typical).usd.likely, project, yes=yes)
-        with wiring.asking("new pairs", settings.rows_per_round, "pair", llm, calls, say) as progress:
-            new, malformed = synthesize(
-                seeds,
-                llm=llm,
-                rows=settings.rows_per_round,
-                per_call=settings.pairs_per_call,
-                batch=batch,
-                done=progress.update,
-                prompt=prompt,
-            )
-    grown = curate(new, known=seeds, test=held_out)
-    rejected = [*malformed, *grown.rejected]
+        with wiring.asking("new pairs", order.rows, "pair", llm, order.calls, say) as progress:
+            grown = grow(seeds, order, test=held_out, llm=llm, done=progress.update)
     write_atomic(out, to_jsonl(pair.row() for pair in grown.kept))
-    if rejected:
-        write_atomic(out.with_suffix(".rejected.jsonl"), to_jsonl(asdict(r) for r in rejected))
-    say(f"{len(grown.kept)} pairs in {out}, {len(rejected)} rejected, {llm.meter.usd:.4f} dollars")
+    if grown.rejected:
+        write_atomic(out.with_suffix(".rejected.jsonl"), to_jsonl(asdict(r) for r in grown.rejected))
+    say(f"{len(grown.kept)} pairs in {out}, {len(grown.rejected)} rejected, {llm.meter.usd:.4f} dollars")
+    for line in _drift(grown.figures):
+        say(line)
+
+
+def _drift(figures: Mapping[str, float]) -> Iterator[str]:
+    """The diversity figures, in a line."""
+    if figures:
+        yield ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
 
 
 def examine_models(project: Project, show: Say) -> bool:
@@ -194,7 +208,7 @@ def _llm(project: Project, llm: ServiceModel, stage: str, out: Path) -> Iterator
     preflight.check_models(llm)
     run = f"{stage}-{digest(llm.identity, str(out.absolute()))}"
     with (
-        locked(wiring.HOME / "steps" / f"{run}.lock", f"{out} is being written"),
+        locked(HOME / "steps" / f"{run}.lock", f"{out} is being written"),
         ReplyStore(REPLIES) as store,
     ):
         yield ServiceLLM(llm, store=store, budget=wiring.budget(project), purpose=Purpose(run, stage))

@@ -1,0 +1,1 @@
+"""The parts of the curation benchmark; benchmarks/curate.py says what is measured."""

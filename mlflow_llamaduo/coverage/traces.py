@@ -1,0 +1,350 @@
+"""Traces of the service LLM in production -> rows; traces as MLflow logs openai, anthropic, litellm and langchain.
+
+    experiment, filter -> traces, newest first -> satisfactory? -> the call to the chat model -> messages
+
+A trace is satisfactory if its feedback of one name has one value. Of several people's the latest counts, and any
+person's before an LLM judge's or a program's; one that was overridden does not count. Without a name every trace that
+ended well is.
+
+Which call of a trace? The root if it is one itself; else, of the spans of type CHAT_MODEL or LLM that ended well, the
+one that ended last (after retries, after the other steps of a chain). What surrounds it is not read, even if it looks
+like a chat: an agent's root has neither the system prompt nor the passages that were found. Only a trace without any
+such span is read at its root, as a function traced by hand.
+
+Every trace becomes a row: a passed-over or unusable one too, with its reason, so that the counts add up.
+"""
+
+import operator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from mlflow_llamaduo.coverage.rows import Bad, Row, Unreadable, shown
+from mlflow_llamaduo.errors import DataError, StageError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Assessment, Span, Trace, TraceInfo
+
+Turn = dict[str, Any]
+Call = Mapping[str, Any]
+
+PAGE = 100
+"""Traces in memory at a time; MLflow's own page."""
+
+CATEGORY = "llamaduo.category"
+"""The tag of a trace that names its category."""
+
+CALLS = ("CHAT_MODEL", "LLM")
+TEXT = ("text", "input_text", "output_text")
+THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+TOOLS = ("tool", "function")
+STOPPED = ("length", "content_filter", "max_tokens", "model_context_window_exceeded", "incomplete")
+ELSEWHERE = ("previous_response_id", "conversation")
+OBJECT = re.compile(r"<[\w.]+ object (\S+ )?at 0x[0-9a-f]+>|<\w*APIResponse \[.*>")
+"""What MLflow writes for a stream of anthropic's, or a raw response of openai's, that it cannot look into."""
+REDACTED = "redacted-by-litellm"
+INVALID = "INVALID_PARAMETER_VALUE"
+"""MLflow's code for what it does not understand."""
+ORDERS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+COMPARISON = re.compile(r"(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)")
+
+
+def trace_rows(
+    experiment: str, *, trace_filter: str = "", feedback: str = "", value: object = True, limit: int | None = None
+) -> Iterator[Row]:
+    """The traces of an experiment as rows, read page by page as they are asked for, the newest first.
+
+    Args:
+        experiment: name or id, at MLflow's tracking URI.
+        trace_filter: MLflow's filter of traces, as `mlflow.search_traces` takes it; empty takes all.
+        feedback: name of the feedback or other assessment that says "satisfactory"; empty asks for none.
+        value: what it must be, see `satisfies`.
+        limit: end after so many chats, at least 1; traces without one do not count.
+
+    Yields:
+        `{"messages", "id", "source", "category"}`, the last only if the trace has the tag `llamaduo.category`; or
+        `Unreadable` with a reason, `not_satisfactory` for a trace without the feedback.
+
+    Raises:
+        DataError: there is no such experiment, or MLflow does not understand the filter.
+        StageError: MLflow cannot be read.
+    """
+    from mlflow import MlflowClient
+
+    chats = 0
+    with _reading():
+        client = MlflowClient()
+        where = _experiment_id(client, experiment)
+        for page in _pages(client, where, trace_filter):
+            left_out = {info.trace_id: _why_not(info, feedback, value) for info in page}
+            spans = _spans(client, where, [trace_id for trace_id, why in left_out.items() if why is None])
+            for info in page:
+                data = left_out[info.trace_id] or _data(info, spans.get(info.trace_id))
+                yield Row(f"trace {info.trace_id}", data)
+                chats += not isinstance(data, Unreadable)
+                if chats == limit:
+                    return
+
+
+def satisfies(given: object, wanted: object) -> bool:
+    """Whether a logged value is the wanted one.
+
+    They are equal as numbers, or as text whatever the case: `true` is True, `5` is 5 and 5.0, `yes` is "Yes". 1 is
+    not true: who logs a count does not mean a thumb. A wanted text like `>=4` (or >, <, <=) compares numbers.
+    """
+    number = _number(given)
+    if isinstance(wanted, str) and (bound := COMPARISON.fullmatch(wanted.strip())):
+        return number is not None and ORDERS[bound[1]](number, float(bound[2]))
+    if number is not None and (other := _number(wanted)) is not None:
+        return number == other
+    if not isinstance(given, str | bool) or not isinstance(wanted, str | bool):
+        return False
+    return str(given).strip().casefold() == str(wanted).strip().casefold()
+
+
+def chat(spans: Sequence[Call]) -> list[Turn]:
+    """The conversation of one trace: the messages of the request, and the answer as the last.
+
+    Args:
+        spans: each with `name`, `type` (MLflow's span type), `root`, `ok`, `error` (text), `end` (nanoseconds),
+            `inputs` and `outputs` (as JSON would have them).
+
+    Raises:
+        Bad: the trace holds no chat of text, with the reason (a ValueError).
+    """
+    roots = [span for span in spans if span["root"]]
+    calls = [span for span in spans if span["type"] in CALLS] or roots
+    if not calls:
+        raise Bad("not_kept", "the trace has no spans")
+    ended = [span for span in calls if span["ok"]]
+    if not ended:
+        raise Bad("failed", f"the call failed: {shown(calls[-1]['error'] or 'no message')}")
+    call = next((span for span in ended if span["root"]), None) or max(ended, key=lambda span: span["end"])
+    inputs, outputs = call["inputs"], call["outputs"]
+    turns = [*_system(inputs, outputs), *_asked(inputs, call["name"]), _answered(outputs)]
+    return [{"role": turn.get("role"), "content": _text(turn)} for turn in turns if turn.get("type") not in THOUGHTS]
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise StageError(f"MLflow could not be read: {_line(error)}") from error
+
+
+def _experiment_id(client: "MlflowClient", experiment: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_experiment_by_name(experiment) or client.get_experiment(experiment)
+    except MlflowException as error:
+        if error.error_code not in (INVALID, "RESOURCE_DOES_NOT_EXIST"):
+            raise
+        raise DataError(f"MLflow has no experiment {experiment!r}; {_others(client, experiment)}") from error
+    if found.lifecycle_stage != "active":
+        raise DataError(
+            f"MLflow's experiment {experiment!r} is deleted: `mlflow experiments restore -x {found.experiment_id}` "
+            "brings it back"
+        )
+    return str(found.experiment_id)
+
+
+def _others(client: "MlflowClient", experiment: str) -> str:
+    names = [found.name for found in client.search_experiments(max_results=1000)]
+    close = get_close_matches(experiment, names, n=5, cutoff=0)
+    return f"it has {', '.join(map(repr, close))}{', ...' if len(names) > 5 else ''} (is MLFLOW_TRACKING_URI right?)"
+
+
+def _pages(client: "MlflowClient", experiment_id: str, trace_filter: str) -> Iterator[list["TraceInfo"]]:
+    """What is known of traces without their spans; a trace comes once."""
+    from mlflow.exceptions import MlflowException
+
+    seen: set[str] = set()  # pages are counted from the newest: a trace that comes in meanwhile moves all the others
+    token = None
+    while True:
+        try:
+            page = client.search_traces(
+                locations=[experiment_id],
+                filter_string=trace_filter or None,
+                order_by=["timestamp_ms DESC"],
+                max_results=PAGE,
+                page_token=token,
+                include_spans=False,
+            )
+        except MlflowException as error:
+            if not trace_filter or error.error_code != INVALID:
+                raise
+            raise DataError(
+                f"MLflow does not understand the trace filter {trace_filter!r}: {_line(error)}; conditions are like "
+                "tag.service = 'faq' or timestamp_ms > 1790000000000, joined by AND"
+            ) from error
+        infos = [trace.info for trace in page if trace.info.trace_id not in seen]
+        seen.update(info.trace_id for info in infos)
+        yield infos
+        token = page.token
+        if not token:
+            return
+
+
+def _spans(client: "MlflowClient", experiment_id: str, trace_ids: list[str]) -> dict[str, list[Call]]:
+    """The spans of some traces; a trace whose spans are lost is not in it."""
+    if not trace_ids:
+        return {}
+    ids = ", ".join(f"'{trace_id}'" for trace_id in trace_ids)
+    traces: list[Trace] = client.search_traces(
+        locations=[experiment_id], filter_string=f"request_id IN ({ids})", max_results=len(trace_ids)
+    )
+    return {trace.info.trace_id: [_plain(span) for span in trace.data.spans] for trace in traces}
+
+
+def _plain(span: "Span") -> Call:
+    raised = [event.attributes.get("exception.message") for event in span.events if event.name == "exception"]
+    return {
+        "name": span.name,
+        "type": span.span_type,
+        "root": span.parent_id is None,
+        "ok": span.status.status_code.value == "OK",
+        "error": span.status.description or next(filter(None, raised), ""),
+        "end": span.end_time_ns or 0,
+        "inputs": span.inputs,
+        "outputs": span.outputs,
+    }
+
+
+def _why_not(info: "TraceInfo", feedback: str, value: object) -> Unreadable | None:
+    if feedback:
+        given = _assessment(info.assessments, feedback)
+        if given is None:
+            return Unreadable("not_satisfactory", f"no {feedback}")
+        answer = (given.feedback or given.expectation).value
+        if not satisfies(answer, value):
+            found = answer if isinstance(answer, int | float) else shown(answer)
+            return Unreadable("not_satisfactory", f"{feedback} is {found}, not {value}")
+    if str(info.state) == "ERROR":
+        return Unreadable("failed", "the trace ended with an error")
+    if str(info.state) == "IN_PROGRESS":
+        return Unreadable("no_answer", "the trace has not ended")
+    return None
+
+
+def _assessment(assessments: Sequence["Assessment"], name: str) -> "Assessment | None":
+    """The one that counts among those of a name: a person's first, then the latest."""
+    named = [
+        given
+        for given in assessments
+        if given.name == name and given.valid is not False and (given.feedback or given.expectation)
+    ]
+    people = [given for given in named if given.source.source_type == "HUMAN"]
+    return max(people or named, key=lambda given: given.last_update_time_ms or 0, default=None)
+
+
+def _data(info: "TraceInfo", spans: list[Call] | None) -> dict[str, Any] | Unreadable:
+    try:
+        row = {"messages": chat(spans or ()), "id": info.trace_id, "source": "traces"}
+    except Bad as bad:
+        return Unreadable(bad.reason, bad.detail)
+    return {**row, "category": info.tags[CATEGORY]} if CATEGORY in info.tags else row
+
+
+def _system(inputs: Any, outputs: Any) -> list[Turn]:
+    """What stands beside the messages: anthropic's system, the instructions of openai's responses.
+
+    Litellm's spans of the responses API have them in the output only.
+    """
+    for holder in (inputs, outputs):
+        if isinstance(holder, dict):
+            if any(holder.get(name) for name in ELSEWHERE) or isinstance(holder.get("prompt"), dict):
+                raise Bad("not_kept", "a part of the request is kept by the provider, not in the trace")
+            if said := holder.get("system") or holder.get("instructions"):
+                return [{"role": "system", "content": said}]
+    return []
+
+
+def _asked(inputs: Any, name: str) -> list[Turn]:
+    match inputs:
+        case {"messages": [_, *_] as turns} | {"input": [_, *_] as turns}:
+            pass
+        case {"messages": str(prompt)} | {"input": str(prompt)} | {"prompt": str(prompt)} | [str(prompt)]:
+            turns = [prompt]
+        case _:
+            raise Bad("not_chat", f"span {shown(name)} holds no messages")
+    return [{"role": "user", "content": turn} if isinstance(turn, str) else _turn(turn) for turn in turns]
+
+
+def _turn(turn: Any) -> Turn:
+    if not isinstance(turn, dict):
+        raise Bad("bad_turn", f"a message is {shown(turn)}")
+    if "role" not in turn and turn.get("type") not in THOUGHTS:
+        raise Bad("not_text", f"{shown(turn.get('type'))} among the messages")
+    return turn
+
+
+def _answered(outputs: Any) -> Turn:
+    match outputs:
+        case str() if not OBJECT.fullmatch(outputs):
+            return {"role": "assistant", "content": outputs}
+        case str() | None:
+            raise Bad("not_kept", "no answer was recorded: it was streamed, or the reading of it ended early")
+        case {"choices": [{"message": dict()} | {"text": str()} as choice]}:
+            _whole(choice.get("finish_reason"))
+            return {**(choice.get("message") or {"content": choice.get("text")}), "role": "assistant"}
+        case {"choices": [_, _, *_] as choices}:
+            raise Bad("no_answer", f"{len(choices)} answers: nobody said which of them is good")
+        case {"output": [*items]}:
+            _whole(outputs.get("status"))
+            said = [_turn(item) for item in items if not isinstance(item, dict) or item.get("type") not in THOUGHTS]
+            return {"role": "assistant", "content": "\n\n".join(_text(item) for item in said)}
+        case {"role": "assistant"}:
+            _whole(outputs.get("stop_reason"))
+            return dict(outputs)
+        case _:
+            raise Bad("not_chat", "what came back is no answer of a chat model")
+
+
+def _whole(stopped: Any) -> None:
+    if stopped in STOPPED:
+        raise Bad("cut_off", f"the answer was cut off ({stopped})")
+
+
+def _text(turn: Turn) -> str:
+    """The text of a turn. Parts of an answer go on in mid-sentence; those of a prompt are paragraphs."""
+    role, content = turn.get("role"), turn.get("content")
+    if turn.get("tool_calls") or turn.get("function_call") or role in TOOLS:
+        raise Bad("not_text", "a tool was called: its part in the answer cannot be learned")
+    if isinstance(content, list):
+        parts = [part for part in content if not isinstance(part, dict) or part.get("type") not in THOUGHTS]
+        content = ("" if role == "assistant" else "\n").join(_part(part) for part in parts)
+    if content == REDACTED:
+        raise Bad("not_kept", "litellm was told not to log texts (turn_off_message_logging)")
+    if not isinstance(content, str) or (role == "assistant" and not content.strip()):
+        refused = " (the model refused)" if turn.get("refusal") else ""
+        reason = "no_answer" if role == "assistant" else "not_text"
+        raise Bad(reason, f"a message of {shown(role)} has no text{refused}")
+    return content
+
+
+def _part(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type", "text") in TEXT else part
+    if not isinstance(text, str):
+        raise Bad("not_text", f"a part of a message is {shown(part.get('type') if isinstance(part, dict) else part)}")
+    return text
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _line(error: Exception) -> str:
+    """The first line of MLflow's message, without the password that a URI may hold."""
+    return re.sub(r"//[^/@\s]+@", "//", str(error).partition("\n")[0]).rstrip(".")

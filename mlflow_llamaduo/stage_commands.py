@@ -1,0 +1,109 @@
+"""The stages of the loop as commands, each alone: files in, files out."""
+
+from pathlib import Path
+
+import click
+
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.options import edge, project_options, say, yes_option
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--out", type=FILE, required=True, help="A folder for train, dev and test.")
+@project_options
+def coverage(project: Project, out: Path) -> None:
+    """Stage 1: read and check the coverage pairs, and split them once."""
+    from mlflow_llamaduo.steps import stages
+
+    stages.coverage(project, out, say)
+
+
+@click.command()
+@click.option("--train", type=FILE, required=True, help="JSONL of pairs to learn.")
+@click.option("--dev", type=FILE, required=True, help="JSONL of pairs that choose the epoch.")
+@click.option("--out", type=FILE, required=True, help="The adapter's folder.")
+@project_options
+def finetune(project: Project, train: Path, dev: Path, out: Path) -> None:
+    """Stage 2: train an adapter with QLoRA on Ray Train."""
+    from mlflow_llamaduo.steps import stages
+
+    stages.finetune_pairs(project, train, dev, out, say)
+
+
+@click.command()
+@click.option("--in", "in_", type=FILE, required=True, help="JSONL of pairs to answer.")
+@click.option("--adapter", type=FILE, help="An adapter's folder; without it the base answers.")
+@click.option("--out", type=FILE, required=True, help="JSONL of responses.")
+@project_options
+def infer(project: Project, in_: Path, adapter: Path | None, out: Path) -> None:
+    """Stage 3: let the local model answer prompts."""
+    from mlflow_llamaduo.steps import stages
+
+    stages.infer(project, in_, adapter, out, say)
+
+
+@click.command()
+@click.option("--in", "in_", type=FILE, required=True, help="JSONL of responses.")
+@click.option("--out", type=FILE, required=True, help="JSONL of verdicts.")
+@yes_option
+@project_options
+def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
+    """Stage 4: let the service LLM judge responses: rows of id, instruction, reference, response.
+
+    \b
+    llamaduo judge --in responses.jsonl --out verdicts.jsonl --service-llm openai/gpt-4o \\
+        --rpm 600 --repeats 10 --concurrency 64
+
+    Run the same command again after a crash or Ctrl-C: what was answered is not asked again.
+    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    from mlflow_llamaduo.steps import stages
+
+    stages.judge_responses(project, in_, out, say, yes=yes)
+
+
+@click.command()
+@click.option("--in", "in_", type=FILE, required=True, help="JSONL of seed pairs.")
+@click.option("--test", type=FILE, help="JSONL of held-out pairs that nothing may give away.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Another number asks for other pairs.")
+@click.option("--out", type=FILE, required=True, help="JSONL of new pairs.")
+@yes_option
+@project_options
+def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: Path, yes: bool) -> None:
+    """Stage 5: let the service LLM write pairs like the seeds; keep the new and clean ones.
+
+    \b
+    llamaduo synthesize --in train.jsonl --out new.jsonl --rows 1000 --service-llm openai/gpt-4o --rpm 600
+    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    from mlflow_llamaduo.steps import stages
+
+    stages.synthesize_pairs(project, in_, test, batch, out, say, yes=yes)
+
+
+@click.command()
+@click.option("--in", "in_", type=FILE, required=True, help="JSONL of new pairs.")
+@click.option("--train", type=FILE, help="JSONL of the pairs that are there already.")
+@click.option("--test", type=FILE, help="JSONL of held-out pairs that nothing may give away.")
+@click.option("--out", type=FILE, required=True, help="JSONL of the pairs that are kept, line by line as they were.")
+@click.option("--rejected", type=FILE, help="JSONL of the others, each with its reason and its partner.")
+@click.option("--report", type=FILE, help="JSON: counts by reason, train rows that give a test prompt away.")
+@edge
+def curate(
+    in_: Path, train: Path | None, test: Path | None, out: Path, rejected: Path | None, report: Path | None
+) -> None:
+    """Keep the new pairs that are new and clean: no copies, nothing that gives a test prompt away.
+
+    \b
+    llamaduo curate --in new.jsonl --train train.jsonl --test test.jsonl \\
+        --out kept.jsonl --rejected rejected.jsonl --report report.json
+
+    What is known of the train file is kept in .llamaduo/curation/: the next time only what was added to it is read.
+    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    from mlflow_llamaduo.steps.curate import Paths, curate_files
+
+    beside = rejected or out.with_suffix(".rejected.jsonl")
+    curate_files(Paths(in_, train, test, out, beside, report), Path(".llamaduo") / "curation", say)
+
+
+STAGES = (coverage, finetune, infer, judge, synthesize, curate)

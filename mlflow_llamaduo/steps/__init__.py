@@ -1,0 +1,1 @@
+"""Each stage alone: files in, files out."""
