@@ -53,23 +53,29 @@ def outcome(kept: Iterable[str], gone: Mapping[str, str], truths: Mapping[str, T
     result, groups = Outcome(), defaultdict[str, list[str]](list)
     held = set(kept)
     for name in (*held, *gone):
-        truth = truths[name]
+        truth, why = truths[name], gone.get(name)
+        if truth.kind == "leak":
+            _count_leak(result, name, truth, found=why == "leak", held=name in held)
+            continue
+        result.flagged += [name] if why == "leak" else []
         if truth.kind in COPIES:
             groups[truth.group].append(name)
-        elif truth.kind == "leak":
-            result.planted[f"leak {truth.group}"] += 1
-            result.found[f"leak {truth.group}"] += gone.get(name) == "leak"
-            result.missed += [name] if name in held else []
         else:
             result.distinct += 1
-        if gone.get(name) == "leak" and truth.kind != "leak":
-            result.flagged.append(name)
-        elif name in gone and truth.kind not in (*COPIES, "leak"):
-            result.dropped.append(name)
+            result.dropped += [name] if why and why != "leak" else []
     there = {truths[name].group for name in known}
     for group, names in groups.items():
-        _count(result, names, held, truths[names[0]].kind, known=group in there)
+        if len(names) > 1 or group in there:
+            _count(result, names, held, truths[names[0]].kind, known=group in there)
+        elif gone.get(names[0], "leak") != "leak":  # its copies are elsewhere
+            result.dropped += names
     return result
+
+
+def _count_leak(result: Outcome, name: str, truth: Truth, *, found: bool, held: bool) -> None:
+    result.planted[f"leak {truth.group}"] += 1
+    result.found[f"leak {truth.group}"] += found
+    result.missed += [name] if held else []
 
 
 def _count(result: Outcome, names: list[str], held: Set[str], kind: str, *, known: bool) -> None:
@@ -79,8 +85,7 @@ def _count(result: Outcome, names: list[str], held: Set[str], kind: str, *, know
     result.planted[kind] += len(names) - wanted
     result.touched[kind] += min(len(names) - len(stayed), len(names) - wanted)
     if len(stayed) < wanted:
-        result.lost += len(names) > 1
-        result.dropped += names if len(names) == 1 else []
+        result.lost += 1
         return
     result.found[kind] += len(names) - len(stayed)
     result.missed += stayed[wanted:]
@@ -102,9 +107,7 @@ def train_leaks(folder: Path, name: str, ids: list[str], truths: Mapping[str, Tr
     result = Outcome()
     for each in ids:
         if truths[each].kind == "leak":
-            result.planted[f"leak {truths[each].group}"] += 1
-            result.found[f"leak {truths[each].group}"] += each in named
-            result.missed += [] if each in named else [each]
+            _count_leak(result, each, truths[each], found=each in named, held=each not in named)
         else:
             result.distinct += 1
             result.flagged += [each] if each in named else []

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PERMUTATIONS, THRESHOLD, BANDS = 128, 0.9, 16
+PERMUTATIONS, THRESHOLD, BANDS = 128, 0.9, 8
 Parted = tuple[list[str], dict[str, str]]
 """Names of the rows that are kept; those of the others, each with a reason."""
 

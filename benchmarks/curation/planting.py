@@ -10,7 +10,7 @@
     template  rows in the form of a test prompt (labels, instruction, opener), with nothing else of it
 
 All others are plain rows, many of them with equal short answers. What is edited in a near copy is never an answer of
-fewer than eight words, nor a name in a question: that would be another row.
+fewer than eight words, nor is a word of a short question replaced: that would be another row.
 """
 
 import random
@@ -27,6 +27,7 @@ TEST_CLASSES = {"15 to 39": (15, 39, 80), "40 to 149": (40, 149, 80), "150 to 30
 SHARES = {"a third": 1 / 3, "half": 1 / 2, "all": 1.0}
 ROWS_A_LEAK = 80_000
 """In so many rows every share of every test prompt leaks once; in fewer too."""
+_QUESTION = re.compile(r"(?:[\w',]+ ){1,11}[\w']+\?")
 FILLERS = ("exactly", "actually", "really", "then", "also")
 
 
@@ -127,8 +128,10 @@ def _edited(text: Text, prose: Prose) -> Text:
 
 
 def _edit(text: str, prose: Prose) -> str:
-    """Spaces and line breaks stay as they are."""
-    places = [match.span() for match in re.finditer(r"\w+", text)]
+    """Spaces and line breaks stay as they are, and so do short questions."""
+    asked = [match.span() for match in _QUESTION.finditer(text)]
+    spans = (match.span() for match in re.finditer(r"\w+", text))
+    places = [span for span in spans if not any(first <= span[0] < last for first, last in asked)]
     if not places:
         return text
     first, last = prose.draw.choice(places)

@@ -118,7 +118,7 @@ def chat(spans: Sequence[Call]) -> list[Turn]:
     roots = [span for span in spans if span["root"]]
     calls = [span for span in spans if span["type"] in CALLS] or roots
     if not calls:
-        raise Bad("not_kept", "the trace has no spans")
+        raise Bad("not_kept", "MLflow has not all of its spans: a call ended after the trace, or they were deleted")
     ended = [span for span in calls if span["ok"]]
     if not ended:
         raise Bad("failed", f"the call failed: {shown(calls[-1]['error'] or 'no message')}")
@@ -193,7 +193,7 @@ def _pages(client: "MlflowClient", experiment_id: str, trace_filter: str) -> Ite
 
 
 def _spans(client: "MlflowClient", experiment_id: str, trace_ids: list[str]) -> dict[str, list[Call]]:
-    """The spans of some traces; a trace whose spans are lost is not in it."""
+    """The spans of some traces. MLflow passes over a trace of which a span is missing, so such a one is not in it."""
     if not trace_ids:
         return {}
     ids = ", ".join(f"'{trace_id}'" for trace_id in trace_ids)
@@ -273,7 +273,9 @@ def _asked(inputs: Any, name: str) -> list[Turn]:
         case {"messages": str(prompt)} | {"input": str(prompt)} | {"prompt": str(prompt)} | [str(prompt)]:
             turns = [prompt]
         case _:
-            raise Bad("not_chat", f"span {shown(name)} holds no messages")
+            raise Bad(
+                "not_chat", f"no messages in span {shown(name)}, the call to the model or all that was recorded"
+            )
     return [{"role": "user", "content": turn} if isinstance(turn, str) else _turn(turn) for turn in turns]
 
 

@@ -56,14 +56,14 @@ def clean(content: Any, role: str, turn: Any = None) -> str:
     Raises:
         Bad: it is no text, empty, or cannot be written as UTF-8.
     """
+    if isinstance(turn, dict) and (turn.get("tool_calls") or turn.get("function_call")):
+        raise Bad("not_text", f"{_a(role)} calls a tool: its part in the answer cannot be learned")
     if isinstance(content, list):
         content = _joined(content, role)
     if content and not isinstance(content, str):
         raise Bad("not_text", f"{_a(role)} is {shown(content)}, not text")
     text: str = (content or "").strip("\r\n").rstrip()
     if not text:
-        if isinstance(turn, dict) and (turn.get("tool_calls") or turn.get("function_call")):
-            raise Bad("not_text", f"{_a(role)} calls a tool and says nothing")
         raise Bad(EMPTY.get(role, EMPTY["user"])[0], f"{_a(role)} has no text")
     return encodable(text)
 

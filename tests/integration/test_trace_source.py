@@ -245,6 +245,38 @@ def test_a_trace_that_has_not_ended_is_told(service: str) -> None:
     assert told.data == Unreadable("no_answer", "the trace has not ended")
 
 
+def test_a_trace_that_failed_after_a_good_call_is_told(service: str) -> None:
+    root = mlflow.start_span_no_context("request")
+    mlflow.start_span_no_context("call", "CHAT_MODEL", parent_span=root, inputs={"prompt": "A?"}).end(outputs="Yes")
+    root.end(status="ERROR")
+    arrived()
+    (told,) = rows(service)
+
+    assert told.data == Unreadable("failed", "the trace ended with an error")
+
+
+def test_a_trace_that_ended_before_its_call_is_told(service: str) -> None:
+    root = mlflow.start_span_no_context("request")
+    mlflow.start_span_no_context("call", "CHAT_MODEL", parent_span=root, inputs={"prompt": "A?"})
+    root.end()
+    arrived()
+    (told,) = rows(service)
+
+    assert isinstance(told.data, Unreadable)
+    assert told.data.reason == "not_kept"
+
+
+def test_a_span_of_ones_own_that_says_it_is_a_chat_is_one(service: str) -> None:
+    messages = [{"role": "user", "content": "A?"}]
+    with mlflow.start_span("answer", span_type="CHAT_MODEL") as span:
+        span.set_inputs({"messages": messages})
+        span.set_outputs("Yes")
+    arrived()
+    (told,) = rows(service)
+
+    assert told.data["messages"] == [*messages, {"role": "assistant", "content": "Yes"}]  # type: ignore[index]
+
+
 def test_the_filter_is_mlflows(service: str) -> None:
     logged("A?", service="faq")
     logged("B?", service="shop")

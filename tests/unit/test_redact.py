@@ -109,6 +109,7 @@ FOUND = {
     "national_id": (
         "SSN [078-05-1120]",
         "[219-09-9999],[078-05-1120]",
+        "[900-12-3456] is nobody's",
         "my social security number is [219 09 9999]",
         "NI number [QQ 12 34 56 C]",
         "[AB123456C] is on the payslip",
@@ -280,6 +281,7 @@ CLEAN = {
         'password = os.environ["DB_PASSWORD1"]',
         "max_tokens=4096, tokenizer='bert-base-uncased-v2'",
         'api_key = "your-api-key-here-1"',
+        'api_key = "test1test1test1"',
         "password=${DB_PASSWORD1}",
         "postgres://user:password@localhost/db",
         "sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -428,6 +430,14 @@ def test_of_findings_that_overlap_the_surer_kind_wins(text: str, expected: str) 
     assert redact_text(text)[0] == expected
 
 
+@pytest.mark.parametrize("before", ["<PHONE_1>", "<SECRET_1>:", "phone: somebody@an-address.example"])
+def test_a_placeholder_is_no_word_that_explains_the_number_after_it(before: str) -> None:
+    redacted, counts = redact_text(f"{before} 4155550132")
+
+    assert redacted.endswith(" 4155550132")
+    assert "phone" not in counts
+
+
 def test_a_hostile_chain_of_numbers_leaves_nothing_of_itself() -> None:
     chain = "+49 30 1234567" * 40
 
@@ -537,13 +547,14 @@ HOSTILE = [
         "<EMAIL_1>",
     ),
 ]
+TAIL = " a@b key sk-1 :: bearer x phone 1234567 1.2.3.4"  # so that no detector sees at a glance that it has no work
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_work_grows_with_the_length_of_a_hostile_text_and_not_with_its_square(piece: str) -> None:
-    short, long = (seconds(piece * (size // len(piece))) for size in (1500, 12000))
+    short, long = (seconds(piece * (size // len(piece)) + TAIL) for size in (1000, 6000))
 
-    assert long < 24 * max(short, 0.0005)  # eight times the text: 8 if linear, 64 if quadratic
+    assert long < 15 * max(short, 0.0005)  # six times the text: 6 if linear, 36 if quadratic
 
 
 def seconds(text: str) -> float:

@@ -174,6 +174,7 @@ IMAGE = {"role": "user", "content": [{"type": "text", "text": "q"}, {"type": "im
         ({"prompt": "q", "completion": ""}, "no_answer"),
         (messages(USER, CALL), "not_text"),
         (messages(USER, CALL, {"role": "tool", "content": "7"}, ANSWER), "not_text"),
+        (messages(USER, {**CALL, "content": "I will look it up."}), "not_text"),
         (messages(IMAGE, ANSWER), "not_text"),
         (messages({"role": "user", "content": 7}, ANSWER), "not_text"),
         ({"prompt": {"q": 1}, "completion": "Arn"}, "not_text"),

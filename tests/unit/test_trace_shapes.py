@@ -128,7 +128,7 @@ def test_what_a_model_thinks_is_no_part_of_a_conversation() -> None:
         ("openai_responses_goes_on", "not_kept", "kept by the provider"),
         ("openai_streaming_response", "not_kept", "streamed"),
         ("anthropic_stream", "not_kept", "streamed"),
-        ("plain_function", "not_chat", "span 'plain' holds no messages"),
+        ("plain_function", "not_chat", "no messages in span 'plain'"),
     ],
 )
 def test_a_trace_without_a_conversation_of_text_says_why(name: str, reason: str, detail: str) -> None:
@@ -207,6 +207,10 @@ def test_a_function_traced_by_hand_is_read_if_it_takes_messages() -> None:
 
 def test_an_answer_that_looks_like_markup_is_an_answer() -> None:
     assert chat([call({"prompt": "A link?"}, "<a href='x'>x</a>")])[-1]["content"] == "<a href='x'>x</a>"
+
+
+def test_a_trace_without_spans_is_told() -> None:
+    assert why_not([])[0] == "not_kept"
 
 
 JSON: st.SearchStrategy[Any] = st.recursive(

@@ -16,7 +16,7 @@ from mlflow_llamaduo.core.redact.national import national_ids
 from mlflow_llamaduo.core.redact.numbers import cards, ibans, ips
 from mlflow_llamaduo.core.redact.phones import phones
 from mlflow_llamaduo.core.redact.plain import plain
-from mlflow_llamaduo.core.redact.secrets import MARKS, RUN_AFTER_DIGIT, secrets
+from mlflow_llamaduo.core.redact.secrets import RUN_AFTER_DIGIT, may_hold_secret, secrets
 
 Detector = Callable[[str], Iterable[Finding]]
 
@@ -46,10 +46,7 @@ NUMBERS = re.compile(
 def may_hold_any(text: str) -> bool:
     """False for nearly all texts that hold nothing, in a few microseconds: most rows are clean."""
     text = plain(text)
-    if "@" in text or "::" in text or NUMBERS.search(text):
-        return True
-    lower = text.lower()
-    return any(mark in lower for mark in MARKS)
+    return "@" in text or "::" in text or NUMBERS.search(text) is not None or may_hold_secret(text)
 
 
 def find(text: str, *, kinds: Collection[str], regions: tuple[str, ...]) -> list[tuple[str, Finding]]:

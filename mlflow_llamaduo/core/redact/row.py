@@ -15,6 +15,7 @@ from mlflow_llamaduo.core.redact.finding import Finding
 from mlflow_llamaduo.core.redact.phones import REGIONS
 
 KINDS = ("email", "phone", "card", "iban", "ip", "national_id", "secret")
+ALL = frozenset(KINDS)
 
 
 def redact(
@@ -50,7 +51,8 @@ def redact_text(
 
 
 def _redacted(texts: list[str], kinds: Collection[str], regions: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    if unknown := set(kinds).difference(KINDS):
+    if not ALL.issuperset(kinds):
+        unknown = set(kinds) - ALL
         raise ValueError(f"no kinds of values: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     if not may_hold_any("\n".join(texts)):
         return texts, {}
@@ -59,9 +61,8 @@ def _redacted(texts: list[str], kinds: Collection[str], regions: Sequence[str]) 
     if not counts:
         return texts, {}
     name = _names("\n".join(texts))
-    return [_replaced(text, each, name) for text, each in zip(texts, found, strict=True)], {
-        kind: counts[kind] for kind in KINDS if counts[kind]
-    }
+    redacted = [_replaced(text, each, name) for text, each in zip(texts, found, strict=True)]
+    return redacted, {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 def _replaced(text: str, found: list[tuple[str, Finding]], name: Callable[[str, str], str]) -> str:
