@@ -5,10 +5,10 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import service_llm, startup
+from benchmarks import curate, service_llm, startup
 from benchmarks.row import COLUMNS, table_line
 
-BENCHMARKS = (startup, service_llm)
+BENCHMARKS = (startup, service_llm, curate)
 HEAD = """# Benchmarks
 
 Written by `make bench`. A ratio is the figure over the peer's or the limit's, measured in the same run: compare

@@ -86,6 +86,7 @@ def measure(sizes: Sizes = FULL, folder: Path | None = None) -> Iterator[Row]:
 
 def _planted(sizes: Sizes, folder: Path) -> Bench:
     made = plant(sizes.large + sizes.new)
+    folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, [row["id"] for row in made.rows], made.truths, sizes)
     parts = {"large": made.rows[: sizes.large], "small": made.rows[: sizes.small], "new": made.rows[sizes.large :]}
     for name, rows in {**parts, "test": made.test}.items():
@@ -134,7 +135,7 @@ def _leaks(what: str, found: Outcome) -> Iterator[Row]:
     for words, least in LEAKS_PERCENT.items():
         share = found.share(f"leak {words}")
         yield Row(f"{what}: leaks of prompts of {words} words", share, "%", limit="least", limit_figure=least)
-    flagged = 100 * len(found.flagged) / found.distinct
+    flagged = 100 * len(found.flagged) / found.clean
     yield Row(f"{what}: clean rows flagged", flagged, "%", limit="at most", limit_figure=CLEAN_PERCENT)
 
 
@@ -145,8 +146,10 @@ def _round(bench: Bench) -> Iterator[Row]:
     if (first.missed, first.dropped, first.flagged) != (again.missed, again.dropped, again.flagged):
         raise RuntimeError("with the index other rows are kept than without it")
     yield Row(what, warm.wall_s, "s", limit="at most", limit_figure=ROUND_S)
+    yield Row(f"{what}: CPU", warm.cpu_s, "s")
     yield Row(f"{what}: memory", warm.peak_gb, "GB", limit="at most", limit_figure=MEMORY_GB)
     yield Row(f"{what}, nothing indexed yet", cold.wall_s, "s")
+    yield Row(f"{what}, nothing indexed yet: CPU", cold.cpu_s, "s")
     yield Row(
         f"{what}: near copies at 0.95 found", again.share("near95"), "%", limit="least", limit_figure=NEAR_PERCENT
     )

@@ -5,7 +5,7 @@ from functools import partial
 
 from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.records import Pair
-from mlflow_llamaduo.core.redact import redact
+from mlflow_llamaduo.core.redact import known_regions, redact
 from mlflow_llamaduo.coverage.gathered import Gathered, examples, sides, told
 from mlflow_llamaduo.coverage.source import collect as collect_rows
 from mlflow_llamaduo.coverage.sources import resolved, source_rows
@@ -13,6 +13,7 @@ from mlflow_llamaduo.coverage.split import split
 from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.progress import bar
+from mlflow_llamaduo.service_llm.offline.teachers import TEACHERS
 from mlflow_llamaduo.service_llm.terms import BATCH_PROVIDERS, missing_key, presets, terms
 
 Redact = Callable[[Pair], tuple[Pair, dict[str, int]]]
@@ -26,6 +27,7 @@ def check(project: Project) -> Gathered:
         DataError: fewer rows are pairs than the split needs.
     """
     check_models(*project.service_llm.models)
+    _check_grammar(project)
     return collect(project)
 
 
@@ -87,9 +89,28 @@ def collect(project: Project) -> Gathered:
 
 
 def redaction(project: Project) -> Redact | None:
-    """What takes personal values and secrets out of a pair, if the project wants it."""
+    """What takes personal values and secrets out of a pair, if the project wants it.
+
+    Raises:
+        ConfigError: a country of `coverage.phone_regions` that there is not.
+    """
     settings = project.coverage
-    return partial(redact, kinds=settings.redact_kinds, regions=settings.phone_regions) if settings.redacts else None
+    if not settings.redacts:
+        return None
+    if unknown := set(settings.phone_regions).difference(known_regions()):
+        raise ConfigError(
+            f"coverage.phone_regions: no country {', '.join(sorted(unknown))}; give codes such as US, DE"
+        )
+    return partial(redact, kinds=settings.redact_kinds, regions=settings.phone_regions)
+
+
+def _check_grammar(project: Project) -> None:
+    task, rounds = project.category or project.task, project.limits.rounds
+    if project.service_llm.generator.model == "offline/teacher" and rounds > 1 and task not in TEACHERS:
+        raise ConfigError(
+            f"offline/teacher has no grammar for {task!r}, only for {', '.join(TEACHERS)}: name a service LLM that "
+            "can write its pairs (--service-llm gpt-4o), or train on the coverage pairs alone (--rounds 1)"
+        )
 
 
 def _retired(llm: ServiceModel) -> str | None:

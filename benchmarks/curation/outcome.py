@@ -23,7 +23,8 @@ class Outcome:
     touched: Counter[str] = field(default_factory=Counter)
     """Copies of which something is gone, be it their original: what is not found where nothing of a group is kept."""
     lost: int = 0
-    distinct: int = 0
+    clean: int = 0
+    """Rows that leak nothing."""
     dropped: list[str] = field(default_factory=list)
     """Rows that have no copy and leak nothing, and went as copies."""
     flagged: list[str] = field(default_factory=list)
@@ -51,18 +52,19 @@ def outcome(kept: Iterable[str], gone: Mapping[str, str], truths: Mapping[str, T
         known: rows that were there before, of which no copy is to be kept.
     """
     result, groups = Outcome(), defaultdict[str, list[str]](list)
-    held = set(kept)
-    for name in (*held, *gone):
+    stayed = tuple(kept)
+    held = set(stayed)
+    for name in (*stayed, *gone):
         truth, why = truths[name], gone.get(name)
         if truth.kind == "leak":
             _count_leak(result, name, truth, found=why == "leak", held=name in held)
             continue
+        result.clean += 1
         result.flagged += [name] if why == "leak" else []
         if truth.kind in COPIES:
             groups[truth.group].append(name)
-        else:
-            result.distinct += 1
-            result.dropped += [name] if why and why != "leak" else []
+        elif why and why != "leak":
+            result.dropped.append(name)
     there = {truths[name].group for name in known}
     for group, names in groups.items():
         if len(names) > 1 or group in there:
@@ -109,6 +111,6 @@ def train_leaks(folder: Path, name: str, ids: list[str], truths: Mapping[str, Tr
         if truths[each].kind == "leak":
             _count_leak(result, each, truths[each], found=each in named, held=each not in named)
         else:
-            result.distinct += 1
+            result.clean += 1
             result.flagged += [each] if each in named else []
     return result

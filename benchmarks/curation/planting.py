@@ -27,7 +27,9 @@ TEST_CLASSES = {"15 to 39": (15, 39, 80), "40 to 149": (40, 149, 80), "150 to 30
 SHARES = {"a third": 1 / 3, "half": 1 / 2, "all": 1.0}
 ROWS_A_LEAK = 80_000
 """In so many rows every share of every test prompt leaks once; in fewer too."""
-_QUESTION = re.compile(r"(?:[\w',]+ ){1,11}[\w']+\?")
+_QUESTION = re.compile(r"[^.!?\n]+\?")
+_SHORT_QUESTION = 12
+"""Words from which on a question is one over a list of labels, in which a word may be another."""
 FILLERS = ("exactly", "actually", "really", "then", "also")
 
 
@@ -129,7 +131,7 @@ def _edited(text: Text, prose: Prose) -> Text:
 
 def _edit(text: str, prose: Prose) -> str:
     """Spaces and line breaks stay as they are, and so do short questions."""
-    asked = [match.span() for match in _QUESTION.finditer(text)]
+    asked = [each.span() for each in _QUESTION.finditer(text) if len(each.group().split()) < _SHORT_QUESTION]
     spans = (match.span() for match in re.finditer(r"\w+", text))
     places = [span for span in spans if not any(first <= span[0] < last for first, last in asked)]
     if not places:

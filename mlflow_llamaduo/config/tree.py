@@ -33,6 +33,14 @@ def _known_kind(kind: str) -> str:
     return kind
 
 
+def _listed(value: Any) -> Any:
+    """`US,DE` is the command line's form of a list."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Listed = BeforeValidator(_listed)
+
+
 class Coverage(Section):
     """Where the satisfactory pairs come from, and the split. Rows are counted in pairs.
 
@@ -43,12 +51,12 @@ class Coverage(Section):
     """
 
     source: str = "coverage.jsonl"
-    categories: tuple[str, ...] = ()
+    categories: Annotated[tuple[str, ...], Listed] = ()
     trace_filter: str = ""
     feedback: str = ""
     redact: Literal["auto"] | bool = "auto"
-    redact_kinds: tuple[Annotated[str, AfterValidator(_known_kind)], ...] = KINDS
-    phone_regions: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = REGIONS
+    redact_kinds: Annotated[tuple[Annotated[str, AfterValidator(_known_kind)], ...], Listed] = KINDS
+    phone_regions: Annotated[tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...], Listed] = REGIONS
     max_characters: Positive = 100_000
     test_rows: Annotated[int, Field(ge=2)] = 24
     dev_rows: Positive = 12

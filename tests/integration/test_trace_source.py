@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import litellm
@@ -260,10 +262,20 @@ def test_a_trace_that_ended_before_its_call_is_told(service: str) -> None:
     mlflow.start_span_no_context("call", "CHAT_MODEL", parent_span=root, inputs={"prompt": "A?"})
     root.end()
     arrived()
-    (told,) = rows(service)
 
-    assert isinstance(told.data, Unreadable)
-    assert told.data.reason == "not_kept"
+    assert [reason for reason, _ in reasons(rows(service)).values()] == ["not_chat"]
+
+
+def test_a_trace_whose_spans_are_not_all_there_is_told(service: str) -> None:
+    whole, lost = logged("whole"), logged("lost")
+    arrived()
+    with closing(sqlite3.connect(mlflow.get_tracking_uri().removeprefix("sqlite:///"))) as store, store:
+        store.execute("DELETE FROM spans WHERE trace_id = ?", (lost,))
+    told = rows(service)
+
+    assert reasons(told)[f"trace {lost}"][0] == "not_kept"
+    assert told[1].where == f"trace {whole}"
+    assert questions(told) == ["whole"]
 
 
 def test_a_span_of_ones_own_that_says_it_is_a_chat_is_one(service: str) -> None:

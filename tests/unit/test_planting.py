@@ -58,7 +58,7 @@ def test_a_near_copy_is_as_near_as_it_is_said_to_be(near: float) -> None:
     assert max(reached) <= near + 0.03
 
 
-def test_questions_on_one_passage_all_differ(planted: Planted) -> None:
+def test_questions_on_one_passage_all_differ() -> None:
     group = Tasks(Prose(5)).passage_group(10)
 
     assert len({text.prompt for text in group}) == 10

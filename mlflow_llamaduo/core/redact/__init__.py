@@ -10,7 +10,7 @@ street addresses have none, and are not found (docs/how-to/redaction.md). A fals
 that might as well be an order number, a date or a version stays.
 """
 
-from mlflow_llamaduo.core.redact.phones import REGIONS
+from mlflow_llamaduo.core.redact.phones import REGIONS, known_regions
 from mlflow_llamaduo.core.redact.row import KINDS, redact, redact_text
 
-__all__ = ["KINDS", "REGIONS", "redact", "redact_text"]
+__all__ = ["KINDS", "REGIONS", "known_regions", "redact", "redact_text"]

@@ -42,6 +42,13 @@ DATE = re.compile(
 )
 
 
+def known_regions() -> frozenset[str]:
+    """The countries whose phone numbers are known (ISO 3166, two letters)."""
+    import phonenumbers
+
+    return frozenset(phonenumbers.SUPPORTED_REGIONS)
+
+
 def phones(text: str, regions: tuple[str, ...]) -> Iterator[Finding]:
     """Numbers that are valid in one of `regions`, or anywhere with `+`; keys are without country and trunk prefix."""
     if not SEVEN_DIGITS.search(text):
