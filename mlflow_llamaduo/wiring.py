@@ -1,6 +1,7 @@
 """Which implementation stands behind which stage; the only module that knows them all."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -193,7 +194,9 @@ class _Desk:
             self._say(f"{title(number)}: {llm.model} writes {order.rows} pairs")
             with asking(f"{title(number)}: new pairs", order.rows, "pair", llm, order.calls, self._say) as progress:
                 index = HOME / self._project.task / "curation.npz"
-                return grow(state.train, order, test=state.test, llm=llm, done=progress.update, index=index)
+                grown = grow(state.train, order, test=state.test, llm=llm, done=progress.update, index=index)
+            self._say(f"{title(number)}: {brought(grown)}")
+            return grown
 
         inputs = [
             state.train.digest,
@@ -239,6 +242,19 @@ def asking(
     with watched(description, total, unit, line=lambda: llm.meter.line(calls), say=say) as shown:
         llm.meter.watch = shown.refresh
         yield shown
+
+
+def brought(grown: Grown) -> str:
+    """What a round of synthesis brought, in a line."""
+    reasons = Counter(rejected.reason for rejected in grown.rejected)
+    line = f"{len(grown.kept)} new pairs kept"
+    if reasons:
+        line += "; rejected: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    if (length := grown.figures.get("prompt_length_ratio")) is not None:
+        responses, near = grown.figures["response_length_ratio"], grown.figures["nearest_seed_mean"]
+        line += f"; prompts {length:.2f} and responses {responses:.2f} times as long as people's, "
+        line += f"{100 * near:.0f} % of the words of the nearest one"
+    return line
 
 
 def new_order(

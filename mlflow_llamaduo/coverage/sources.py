@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlflow_llamaduo.coverage.formats import each_file_row, is_known
 from mlflow_llamaduo.coverage.rows import Row
+from mlflow_llamaduo.errors import DataError
 
 HUB, TRACES = "hub:", "traces:"
 _HUB = re.compile(r"(?P<name>[^@#]+)(?:@(?P<revision>[^#]+))?(?:#(?P<split>.+))?")
@@ -43,6 +44,8 @@ def source_rows(source: str, *, trace_filter: str = "", feedback: str = "") -> I
         from mlflow_llamaduo.coverage.traces import trace_rows
 
         name, _, value = feedback.partition("=")
+        if name.rstrip().endswith(("<", ">")):
+            raise DataError(f"coverage.feedback {feedback!r}: write {name.rstrip()[:-1]}={name.rstrip()[-1]}={value}")
         experiment = source.removeprefix(TRACES)
         return trace_rows(experiment, trace_filter=trace_filter, feedback=name.strip(), value=value.strip() or True)
     if source.startswith(HUB):

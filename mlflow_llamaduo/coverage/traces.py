@@ -1,35 +1,28 @@
 """Traces of the service LLM in production -> rows; traces as MLflow logs openai, anthropic, litellm and langchain.
 
-    experiment, filter -> traces, newest first -> satisfactory? -> the call to the chat model -> messages
+    experiment, filter -> traces, newest first -> satisfactory? -> `trace_shapes` -> messages
 
 A trace is satisfactory if its feedback of one name has one value. Of several people's the latest counts, and any
 person's before an LLM judge's or a program's; one that was overridden does not count. Without a name every trace that
 ended well is.
-
-Which call of a trace? The root if it is one itself; else, of the spans of type CHAT_MODEL or LLM that ended well, the
-one that ended last (after retries, after the other steps of a chain). What surrounds it is not read, even if it looks
-like a chat: an agent's root has neither the system prompt nor the passages that were found. Only a trace without any
-such span is read at its root, as a function traced by hand.
 
 Every trace becomes a row: a passed-over or unusable one too, with its reason, so that the counts add up.
 """
 
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from mlflow_llamaduo.coverage.rows import Bad, Row, Unreadable, shown
+from mlflow_llamaduo.coverage.trace_shapes import Call, chat
 from mlflow_llamaduo.errors import DataError, StageError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Assessment, Span, Trace, TraceInfo
-
-Turn = dict[str, Any]
-Call = Mapping[str, Any]
 
 PAGE = 100
 """Traces in memory at a time; MLflow's own page."""
@@ -37,15 +30,6 @@ PAGE = 100
 CATEGORY = "llamaduo.category"
 """The tag of a trace that names its category."""
 
-CALLS = ("CHAT_MODEL", "LLM")
-TEXT = ("text", "input_text", "output_text")
-THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
-TOOLS = ("tool", "function")
-STOPPED = ("length", "content_filter", "max_tokens", "model_context_window_exceeded", "incomplete")
-ELSEWHERE = ("previous_response_id", "conversation")
-OBJECT = re.compile(r"<[\w.]+ object (\S+ )?at 0x[0-9a-f]+>|<\w*APIResponse \[.*>")
-"""What MLflow writes for a stream of anthropic's, or a raw response of openai's, that it cannot look into."""
-REDACTED = "redacted-by-litellm"
 INVALID = "INVALID_PARAMETER_VALUE"
 """MLflow's code for what it does not understand."""
 ORDERS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -77,10 +61,10 @@ def trace_rows(
     chats = 0
     with _reading():
         client = MlflowClient()
-        where = _experiment_id(client, experiment)
-        for page in _pages(client, where, trace_filter):
+        experiment_id = _experiment_id(client, experiment)
+        for page in _pages(client, experiment_id, trace_filter):
             left_out = {info.trace_id: _why_not(info, feedback, value) for info in page}
-            spans = _spans(client, where, [trace_id for trace_id, why in left_out.items() if why is None])
+            spans = _spans(client, experiment_id, [key for key, why in left_out.items() if why is None])
             for info in page:
                 data = left_out[info.trace_id] or _data(info, spans.get(info.trace_id))
                 yield Row(f"trace {info.trace_id}", data)
@@ -103,29 +87,6 @@ def satisfies(given: object, wanted: object) -> bool:
     if not isinstance(given, str | bool) or not isinstance(wanted, str | bool):
         return False
     return str(given).strip().casefold() == str(wanted).strip().casefold()
-
-
-def chat(spans: Sequence[Call]) -> list[Turn]:
-    """The conversation of one trace: the messages of the request, and the answer as the last.
-
-    Args:
-        spans: each with `name`, `type` (MLflow's span type), `root`, `ok`, `error` (text), `end` (nanoseconds),
-            `inputs` and `outputs` (as JSON would have them).
-
-    Raises:
-        Bad: the trace holds no chat of text, with the reason (a ValueError).
-    """
-    roots = [span for span in spans if span["root"]]
-    calls = [span for span in spans if span["type"] in CALLS] or roots
-    if not calls:
-        raise Bad("not_kept", "MLflow has not all of its spans: a call ended after the trace, or they were deleted")
-    ended = [span for span in calls if span["ok"]]
-    if not ended:
-        raise Bad("failed", f"the call failed: {shown(calls[-1]['error'] or 'no message')}")
-    call = next((span for span in ended if span["root"]), None) or max(ended, key=lambda span: span["end"])
-    inputs, outputs = call["inputs"], call["outputs"]
-    turns = [*_system(inputs, outputs), *_asked(inputs, call["name"]), _answered(outputs)]
-    return [{"role": turn.get("role"), "content": _text(turn)} for turn in turns if turn.get("type") not in THOUGHTS]
 
 
 @contextmanager
@@ -250,92 +211,6 @@ def _data(info: "TraceInfo", spans: list[Call] | None) -> dict[str, Any] | Unrea
     except Bad as bad:
         return Unreadable(bad.reason, bad.detail)
     return {**row, "category": info.tags[CATEGORY]} if CATEGORY in info.tags else row
-
-
-def _system(inputs: Any, outputs: Any) -> list[Turn]:
-    """What stands beside the messages: anthropic's system, the instructions of openai's responses.
-
-    Litellm's spans of the responses API have them in the output only.
-    """
-    for holder in (inputs, outputs):
-        if isinstance(holder, dict):
-            if any(holder.get(name) for name in ELSEWHERE) or isinstance(holder.get("prompt"), dict):
-                raise Bad("not_kept", "a part of the request is kept by the provider, not in the trace")
-            if said := holder.get("system") or holder.get("instructions"):
-                return [{"role": "system", "content": said}]
-    return []
-
-
-def _asked(inputs: Any, name: str) -> list[Turn]:
-    match inputs:
-        case {"messages": [_, *_] as turns} | {"input": [_, *_] as turns}:
-            pass
-        case {"messages": str(prompt)} | {"input": str(prompt)} | {"prompt": str(prompt)} | [str(prompt)]:
-            turns = [prompt]
-        case _:
-            raise Bad(
-                "not_chat", f"no messages in span {shown(name)}, the call to the model or all that was recorded"
-            )
-    return [{"role": "user", "content": turn} if isinstance(turn, str) else _turn(turn) for turn in turns]
-
-
-def _turn(turn: Any) -> Turn:
-    if not isinstance(turn, dict):
-        raise Bad("bad_turn", f"a message is {shown(turn)}")
-    if "role" not in turn and turn.get("type") not in THOUGHTS:
-        raise Bad("not_text", f"{shown(turn.get('type'))} among the messages")
-    return turn
-
-
-def _answered(outputs: Any) -> Turn:
-    match outputs:
-        case str() if not OBJECT.fullmatch(outputs):
-            return {"role": "assistant", "content": outputs}
-        case str() | None:
-            raise Bad("not_kept", "no answer was recorded: it was streamed, or the reading of it ended early")
-        case {"choices": [{"message": dict()} | {"text": str()} as choice]}:
-            _whole(choice.get("finish_reason"))
-            return {**(choice.get("message") or {"content": choice.get("text")}), "role": "assistant"}
-        case {"choices": [_, _, *_] as choices}:
-            raise Bad("no_answer", f"{len(choices)} answers: nobody said which of them is good")
-        case {"output": [*items]}:
-            _whole(outputs.get("status"))
-            said = [_turn(item) for item in items if not isinstance(item, dict) or item.get("type") not in THOUGHTS]
-            return {"role": "assistant", "content": "\n\n".join(_text(item) for item in said)}
-        case {"role": "assistant"}:
-            _whole(outputs.get("stop_reason"))
-            return dict(outputs)
-        case _:
-            raise Bad("not_chat", "what came back is no answer of a chat model")
-
-
-def _whole(stopped: Any) -> None:
-    if stopped in STOPPED:
-        raise Bad("cut_off", f"the answer was cut off ({stopped})")
-
-
-def _text(turn: Turn) -> str:
-    """The text of a turn. Parts of an answer go on in mid-sentence; those of a prompt are paragraphs."""
-    role, content = turn.get("role"), turn.get("content")
-    if turn.get("tool_calls") or turn.get("function_call") or role in TOOLS:
-        raise Bad("not_text", "a tool was called: its part in the answer cannot be learned")
-    if isinstance(content, list):
-        parts = [part for part in content if not isinstance(part, dict) or part.get("type") not in THOUGHTS]
-        content = ("" if role == "assistant" else "\n").join(_part(part) for part in parts)
-    if content == REDACTED:
-        raise Bad("not_kept", "litellm was told not to log texts (turn_off_message_logging)")
-    if not isinstance(content, str) or (role == "assistant" and not content.strip()):
-        refused = " (the model refused)" if turn.get("refusal") else ""
-        reason = "no_answer" if role == "assistant" else "not_text"
-        raise Bad(reason, f"a message of {shown(role)} has no text{refused}")
-    return content
-
-
-def _part(part: Any) -> str:
-    text = part.get("text") if isinstance(part, dict) and part.get("type", "text") in TEXT else part
-    if not isinstance(text, str):
-        raise Bad("not_text", f"a part of a message is {shown(part.get('type') if isinstance(part, dict) else part)}")
-    return text
 
 
 def _number(value: object) -> float | None:

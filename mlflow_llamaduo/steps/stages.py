@@ -1,7 +1,7 @@
 """Each stage alone: JSONL in, JSONL or an adapter out."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -136,15 +136,7 @@ def synthesize_pairs(
     write_atomic(out, to_jsonl(pair.row() for pair in grown.kept))
     if grown.rejected:
         write_atomic(out.with_suffix(".rejected.jsonl"), to_jsonl(asdict(r) for r in grown.rejected))
-    say(f"{len(grown.kept)} pairs in {out}, {len(grown.rejected)} rejected, {llm.meter.usd:.4f} dollars")
-    for line in _drift(grown.figures):
-        say(line)
-
-
-def _drift(figures: Mapping[str, float]) -> Iterator[str]:
-    """The diversity figures, in a line."""
-    if figures:
-        yield ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+    say(f"{out}: {wiring.brought(grown)}; {llm.meter.usd:.4f} dollars")
 
 
 def examine_models(project: Project, show: Say) -> bool:

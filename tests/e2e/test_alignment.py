@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from tests.e2e.conftest import Killed, Workspace
+from tests.e2e.conftest import PAIRS, Killed, Workspace
 
 Done = subprocess.CompletedProcess[str]
 
@@ -84,6 +84,22 @@ def test_one_parent_run_holds_every_metric_by_round(client: MlflowClient, finish
     assert parent.data.tags["llamaduo.task"] == "closed_qa"
     assert "stand-in" in parent.data.tags["mlflow.note.content"]
     assert len(parent.inputs.dataset_inputs) == 3
+
+
+def test_a_round_says_by_which_prompts_it_was_asked_and_how_varied_its_pairs_are(
+    client: MlflowClient, finished: Done
+) -> None:
+    parent = parents(client)[0]
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    for child in children:
+        for role in ("judge", "synthesize"):
+            assert child.data.tags[f"llamaduo.prompt.{role}"] == f"prompts:/llamaduo-closed_qa-{role}/1"
+    grown = next(child.data.metrics for child in children if child.data.tags["llamaduo.round"] == "1")
+    assert 0 < grown["synthesis/distinct_2"] <= 1
+    assert grown["synthesis/prompt_length_ratio"] > 0
+    files = {file.path for file in client.list_artifacts(parent.info.run_id, "coverage")}
+    assert files == {"coverage/report.json", "coverage/rejected.json"}
+    assert parent.data.metrics["data/coverage_kept"] == PAIRS
 
 
 def test_the_second_round_trains_on_more_pairs(client: MlflowClient, finished: Done) -> None:

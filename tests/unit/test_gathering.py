@@ -156,3 +156,10 @@ def test_a_task_without_a_grammar_needs_a_service_llm_or_one_round(clone: Path) 
 
     assert "offline/teacher has no grammar for 'haiku'" in llamaduo("run", "--source", "rows.jsonl").output
     assert "3 pairs are too few" in llamaduo("run", "--source", "rows.jsonl", "--rounds", "1").output
+
+
+def test_a_comparison_of_feedback_is_written_behind_the_equals_sign() -> None:
+    result = llamaduo("plan", "--source", "traces:shop", "--feedback", "stars>=4")
+
+    assert (result.exit_code, result.output.count("\n")) == (2, 1)
+    assert "write stars=>=4" in result.output

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.coverage.rows import REASONS, Bad
-from mlflow_llamaduo.coverage.traces import chat, satisfies
+from mlflow_llamaduo.coverage.trace_shapes import chat
+from mlflow_llamaduo.coverage.traces import satisfies
 
 RECORDED = Path(__file__).parents[1] / "data" / "traces"
 SYSTEM = "You answer from the passage only."
