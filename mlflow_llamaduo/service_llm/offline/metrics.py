@@ -3,8 +3,9 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+
+from mlflow_llamaduo.core.likeness import rouge_l as of_words
+from mlflow_llamaduo.core.text import words as text_words
 
 ARTICLES = frozenset({"a", "an", "the"})
 
@@ -42,17 +43,5 @@ def containment(reference: str, response: str) -> float:
 
 
 def rouge_l(reference: str, response: str) -> float:
-    """ROUGE-L F1 (longest common subsequence of words)."""
-    return float(_rouge().score(reference, response)["rougeL"].fmeasure)
-
-
-class _Words:
-    def tokenize(self, text: str) -> list[str]:
-        return re.findall(r"\w+", text.lower())
-
-
-@cache
-def _rouge() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # it imports nltk: 3 s that a paid judge need not wait
-
-    return RougeScorer(["rougeL"], tokenizer=_Words())  # its own knows no letters beyond a to z
+    """ROUGE-L F1 (longest common subsequence of words), articles included."""
+    return of_words(text_words(reference), text_words(response))
