@@ -8,13 +8,12 @@ A key that is not known is an error, and all errors are told at once.
 """
 
 from mlflow_llamaduo.config.load import load, projects_folder
-from mlflow_llamaduo.config.tree import (
+from mlflow_llamaduo.config.sections import (
     Costs,
     Coverage,
     FineTune,
     Inference,
     Judging,
-    Project,
     Section,
     ServiceLLMs,
     ServiceModel,
@@ -23,6 +22,7 @@ from mlflow_llamaduo.config.tree import (
     Synthesis,
     nearest,
 )
+from mlflow_llamaduo.config.tree import Project
 
 __all__ = [
     "Costs",

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mlflow_llamaduo.config.tree import Project, nearest
+from mlflow_llamaduo.config.sections import nearest
+from mlflow_llamaduo.config.tree import Project
 from mlflow_llamaduo.errors import ConfigError
 
 

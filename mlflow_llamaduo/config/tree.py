@@ -1,223 +1,27 @@
-"""What can be configured, with units and limits: the sections and the whole `Project`.
+"""The whole of one alignment's configuration: the sections, the gate, and what follows from them."""
 
-Defaults stand here and nowhere else. Secrets are never in the tree: it holds the *name* of an environment variable.
-"""
-
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from mlflow_llamaduo.config.sections import (
+    Costs,
+    Coverage,
+    FineTune,
+    Inference,
+    Judging,
+    Percent,
+    Section,
+    ServiceLLMs,
+    Serving,
+    Stops,
+    Synthesis,
+    nearest,
+)
 from mlflow_llamaduo.core.gate import FIGURES, GateRule
 from mlflow_llamaduo.core.records import digest
-from mlflow_llamaduo.core.redact import KINDS, REGIONS
 from mlflow_llamaduo.core.rounds import Limits
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-Positive = Annotated[int, Field(ge=1)]
-Usd = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-def _known_kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind{nearest(kind, KINDS)}; known: {', '.join(KINDS)}")
-    return kind
-
-
-def _listed(value: Any) -> Any:
-    """`US,DE` is the command line's form of a list."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-Listed = BeforeValidator(_listed)
-
-
-class Coverage(Section):
-    """Where the satisfactory pairs come from, and the split. Rows are counted in pairs.
-
-    `source` is a file or folder (relative to the project's), `hub:<dataset>[@<revision>][#<split>]`, or
-    `traces:<experiment>`, of which `trace_filter` (MLflow's) and `feedback` (`thumbs_up=true`) choose. `categories`
-    are the names that the source has for the task's category. Redaction `auto` is on for traces; it goes for
-    synthetic pairs too. A row of more than `max_characters` is left out.
-    """
-
-    source: str = "coverage.jsonl"
-    categories: Annotated[tuple[str, ...], Listed] = ()
-    trace_filter: str = ""
-    feedback: str = ""
-    redact: Literal["auto"] | bool = "auto"
-    redact_kinds: Annotated[tuple[Annotated[str, AfterValidator(_known_kind)], ...], Listed] = KINDS
-    phone_regions: Annotated[tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...], Listed] = REGIONS
-    max_characters: Positive = 100_000
-    test_rows: Annotated[int, Field(ge=2)] = 24
-    dev_rows: Positive = 12
-
-    @property
-    def redacts(self) -> bool:
-        """Whether redaction is on."""
-        return self.source.startswith("traces:") if self.redact == "auto" else self.redact
-
-
-class ServiceModel(Section):
-    """One paid model, or an offline stand-in; a text alone is its name.
-
-    `model` is the short name of a preset (`llamaduo doctor` lists them) or litellm's name (`openai/gpt-4o`). Limits
-    are requests and tokens a minute, prices dollars per million tokens; unset, the preset's or litellm's count.
-    """
-
-    model: str
-    api_base: str | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
-    rpm: Positive | None = None
-    tpm: Positive | None = None
-    concurrency: Positive = 64
-    max_tokens: Positive = 4096
-    timeout_s: Annotated[float, Field(gt=0)] = 120
-    retries: Annotated[int, Field(ge=0)] = 6
-    input_usd_per_mtok: Usd | None = None
-    output_usd_per_mtok: Usd | None = None
-    json_schema: bool | None = None
-    batch: bool = False
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the replies; how fast, by which key and for how much they are asked does not."""
-        return self.model_dump(include={"model", "api_base", "max_tokens", "json_schema"})
-
-
-def _named(default: str) -> BeforeValidator:
-    """A name alone is short for a section; a section without a name is about the stand-in."""
-
-    def section(value: Any) -> Any:
-        if isinstance(value, str):
-            return {"model": value}
-        return {"model": default, **value} if isinstance(value, dict) else value
-
-    return BeforeValidator(section)
-
-
-class ServiceLLMs(Section):
-    """The service LLM in its two parts: the generator writes pairs, the judge scores responses."""
-
-    generator: Annotated[ServiceModel, _named("offline/teacher")] = ServiceModel(model="offline/teacher")
-    judge: Annotated[ServiceModel, _named("offline/judge")] = ServiceModel(model="offline/judge")
-
-    @property
-    def models(self) -> tuple[ServiceModel, ...]:
-        """The distinct ones of the two."""
-        return (self.judge,) if self.judge == self.generator else (self.judge, self.generator)
-
-
-class FineTune(Section):
-    """The QLoRA recipe (paper, appendix; figures in docs/reference). Lengths in tokens."""
-
-    quantization: Literal["nf4", "none"] = "nf4"
-    lora_rank: Positive = 32
-    lora_alpha: Positive = 64
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    epochs: Positive = 10
-    batch_size: Positive = 4
-    gradient_accumulation: Positive = 2
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    max_length: Positive = 1024
-    seed: int = 42
-    workers: Positive = 1
-    gpus_per_worker: Annotated[int, Field(ge=0)] = 1
-    cpus_per_worker: Positive = 1
-    usd_per_hour: Usd = 0.0
-
-    def usd(self, seconds: float) -> float:
-        """Dollars of all workers for so many seconds of training; `usd_per_hour` is one worker's price."""
-        return self.workers * self.usd_per_hour * seconds / 3600
-
-
-class Inference(Section):
-    """How the local model answers the test prompts: K responses a prompt, sampled (paper, section 4.1)."""
-
-    responses_per_prompt: Positive = 4
-    temperature: Annotated[float, Field(ge=0)] = 0.8
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_new_tokens: Positive = 1024
-    batch_size: Positive = 16
-    seed: int = 42
-    gpus: Annotated[int, Field(ge=0)] = 1
-
-
-class Judging(Section):
-    """M judgings a response; `trace_share` of the calls (0 to 1) become MLflow traces.
-
-    `prompt` is a file of the project, or `prompts:/...` in the MLflow Prompt Registry; empty is prompts/judge.md.
-    """
-
-    prompt: str = ""
-    repeats: Positive = 10
-    trace_share: Share = 0.05
-
-
-class Synthesis(Section):
-    """How many pairs to ask for in a round, how many in one call, and the share of calls that become traces.
-
-    `growth` is the volume ladder: `fixed` asks for `rows_per_round` every round, `doubling` so that the pairs asked
-    for in all are 1, 2, 4, 8 ... times as many (paper, section 4: 1K, 2K, 4K ... 256K). `prompt` as in `Judging`;
-    pairs of more than `max_characters`, prompt and response together, are not kept (unset: four for every token
-    of `finetune.max_length`).
-    """
-
-    prompt: str = ""
-    rows_per_round: Positive = 1000
-    growth: Literal["fixed", "doubling"] = "fixed"
-    pairs_per_call: Positive = 10
-    max_characters: Positive | None = None
-    trace_share: Share = 0.0
-
-    def rows(self, number: int) -> int:
-        """Pairs to ask for in round `number`, from 1."""
-        return self.rows_per_round * (2 ** max(0, number - 2) if self.growth == "doubling" else 1)
-
-
-class Stops(Section):
-    """When to stop without having passed the gate. Dollars are the service LLM's.
-
-    `budget_usd` is for one run, `folder_budget_usd` for all that was ever spent from this working folder; a run that
-    is likely to cost more than `ask_above_usd` wants `--yes`.
-    """
-
-    rounds: Positive = 5
-    plateau_rounds: Annotated[int, Field(ge=0)] = 3
-    plateau_points: Percent = 1.0
-    budget_usd: Usd = 50.0
-    folder_budget_usd: Usd | None = None
-    ask_above_usd: Usd = 10.0
-
-
-class Serving(Section):
-    """The Ray Serve endpoint; it listens on 127.0.0.1."""
-
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    max_new_tokens: Positive = 512
-    gpus: Annotated[int, Field(ge=0)] = 1
-
-
-class Costs(Section):
-    """The break-even question: dollars, and millions of tokens a day (defaults: paper, Table 2, light)."""
-
-    input_mtok_per_day: Usd = 10.0
-    output_mtok_per_day: Usd = 1.0
-    api_input_usd_per_mtok: Usd = 5.0
-    api_output_usd_per_mtok: Usd = 15.0
-    server_usd: Usd = 2539.0
-    electricity_usd_per_month: Usd = 30.0
-    servers: Positive = 1
 
 
 def _gate_form(value: Any) -> Any:
@@ -309,9 +113,3 @@ class Project(Section):
         }
         asked = [self.service_llm.judge.identity, self.service_llm.generator.identity]
         return digest(self.model_dump(mode="json", exclude=outside), asked)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -11,20 +11,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mlflow_llamaduo.core.leaks import COMMON_ROWS, COMMON_SHARE, GRAM, SHARE, LeakIndex, template_runs, worst
-from mlflow_llamaduo.core.likeness import NEAR, near_pairs
-from mlflow_llamaduo.core.minhash import BANDS, PERMUTATIONS, ROWS, candidates
-from mlflow_llamaduo.core.records import Pair, PairSet, digest
-from mlflow_llamaduo.core.tokens import Hashes, Numbers
+from mlflow_llamaduo.core.leaks import COMMON_ROWS, COMMON_SHARE, GRAM, SHARE, LeakIndex
+from mlflow_llamaduo.core.likeness import NEAR
+from mlflow_llamaduo.core.minhash import BANDS, PERMUTATIONS, ROWS
+from mlflow_llamaduo.core.records import Pair, PairSet
 from mlflow_llamaduo.coverage import read_pairs
 from mlflow_llamaduo.coverage.rows import Unreadable
 from mlflow_llamaduo.errors import ConfigError
-from mlflow_llamaduo.files import locked, to_jsonl, write_atomic, writing_bytes_atomic
+from mlflow_llamaduo.files import to_jsonl, write_atomic, writing_bytes_atomic
 from mlflow_llamaduo.steps.lines import Lines, Rows, read
+from mlflow_llamaduo.steps.train_index import Train
 from mlflow_llamaduo.synthesis.curate import Finding, findings
-from mlflow_llamaduo.synthesis.known import Known, load
+from mlflow_llamaduo.synthesis.known import Known
 from mlflow_llamaduo.synthesis.sketch import SAMPLE, sketch, template
 
 Say = Callable[[str], None]
@@ -89,91 +87,6 @@ def curate_files(paths: Paths, home: Path, say: Say) -> dict[str, Any]:
     if paths.report:
         write_atomic(paths.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return _told(report, say)
-
-
-@dataclass(frozen=True)
-class Train:
-    """The train file: what is known of its rows, the line of each, and which of them give a test prompt away."""
-
-    lines: Lines
-    known: Known
-    places: Numbers
-    leaking: dict[int, tuple[int, float]]
-    unreadable: int
-    read: int
-    """Rows that had to be read now; the others were known."""
-
-    @staticmethod
-    def of(path: Path, new: Lines, test: PairSet, leaks: LeakIndex, home: Path) -> "Train":
-        """All there is to know, from the index as far as the file has only grown since, and from the file."""
-        lines = Lines.of(path)
-        index = home / f"{digest(str(path.absolute()))}.npz"
-        with locked(index.with_suffix(".lock"), f"{path} is being indexed"):
-            before = _indexed(index, lines, leaks, len(new))
-            without = before.known.template if before else template([*lines.sample(SAMPLE), *new.sample(SAMPLE)])
-            first = int(np.searchsorted(lines.starts, before.lines.starts[-1])) if before else 0
-            rows = read(lines, first, without=without, prompts=[pair.instruction for pair in test])
-            train = _after(before, lines, rows, without, leaks, test)
-            if rows.lines.size or not before:
-                _save(index, train)
-        return train
-
-
-def _after(before: Train | None, lines: Lines, rows: Rows, without: Hashes, leaks: LeakIndex, test: PairSet) -> Train:
-    if before is None:
-        known, places, leaking = Known.sketched(rows.sketch, without=without, leaks=leaks), rows.lines, {}
-    else:
-        known = before.known.with_(rows.sketch, np.arange(len(rows.lines)), leaks)
-        places, leaking = np.concatenate([before.places, rows.lines]), before.leaking
-    common = template_runs(known.run_counts, len(known))
-    old = len(places) - len(rows.lines)
-    words = worst(leaks.links(rows.sketch.hits, common), rows.sketch.same)
-    near = _near_test(known, old, places, lines, sketch(test, without=without, leaks=leaks).bands, test)
-    leaking = {**leaking, **near, **{old + row: why for row, why in words.items()}}
-    return Train(lines, known, places, leaking, (before.unreadable if before else 0) + len(rows.bad), len(rows.lines))
-
-
-def _near_test(
-    known: Known, old: int, places: Numbers, lines: Lines, tests: Hashes, test: PairSet
-) -> dict[int, tuple[int, float]]:
-    """The rows from `old` on that are near copies of test rows."""
-    prompt, row = candidates(np.concatenate([tests, known.bands[old:]]), len(tests))
-    return {
-        old + int(number) - len(tests): (int(one), 1.0)
-        for one, number in zip(prompt[prompt < len(tests)], row[prompt < len(tests)], strict=True)
-        if near_pairs(test.pairs[one], lines.pair(int(places[old + number - len(tests)])))
-    }
-
-
-def _indexed(index: Path, lines: Lines, leaks: LeakIndex, more: int) -> Train | None:
-    """What the index says of the file, if it fits: same beginning, same test prompts, not outgrown."""
-    if (stored := load(index)) is None:
-        return None
-    known, extra = stored
-    size = int(extra["size"])
-    if (
-        size > lines.starts[-1]
-        or not known.knows(leaks)
-        or known.outgrown(more)
-        or lines.digest(size) != extra["digest"]
-    ):
-        return None
-    leaking = {int(row): (int(prompt), float(share)) for row, prompt, share in extra["leaking"]}
-    covered = Lines(lines.path, lines.starts[: int(np.searchsorted(lines.starts, size)) + 1])
-    return Train(covered, known, extra["places"], leaking, int(extra["unreadable"]), 0)
-
-
-def _save(index: Path, train: Train) -> None:
-    size = int(train.lines.starts[-1])
-    leaking = [(row, prompt, share) for row, (prompt, share) in train.leaking.items()]
-    train.known.save(
-        index,
-        size=size,
-        digest=np.array(train.lines.digest(size)),
-        places=train.places,
-        leaking=np.array(leaking, float).reshape(-1, 3),
-        unreadable=train.unreadable,
-    )
 
 
 def _write(

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlflow_llamaduo import preflight, wiring
+from mlflow_llamaduo import desk, preflight
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, ServiceModel
@@ -106,7 +106,7 @@ def judge_responses(project: Project, in_: Path, out: Path, say: Say, *, yes: bo
                 yield response
 
         with (
-            wiring.asking("judgings", calls, "judging", llm, calls, say) as progress,
+            desk.asking("judgings", calls, "judging", llm, calls, say) as progress,
             writing_atomic(out) as stream,
         ):
             for _, own in judge_each(
@@ -127,16 +127,16 @@ def synthesize_pairs(
     held_out = read_pairs(test) if test else PairSet(())
     prompt = task_prompts(project)["synthesize"]
     order = replace(
-        wiring.new_order(project, prompt, batch, dev=PairSet(()), failed={}), rows=project.synthesis.rows(1)
+        desk.new_order(project, prompt, batch, dev=PairSet(()), failed={}), rows=project.synthesis.rows(1)
     )
     with _llm(project, project.service_llm.generator, "synthesize", out) as llm:
         approve(plan_synthesis(project, seeds, llm.store.typical).usd.likely, project, yes=yes)
-        with wiring.asking("new pairs", order.rows, "pair", llm, order.calls, say) as progress:
+        with desk.asking("new pairs", order.rows, "pair", llm, order.calls, say) as progress:
             grown = grow(seeds, order, test=held_out, llm=llm, done=progress.update)
     write_atomic(out, to_jsonl(pair.row() for pair in grown.kept))
     if grown.rejected:
         write_atomic(out.with_suffix(".rejected.jsonl"), to_jsonl(asdict(r) for r in grown.rejected))
-    say(f"{out}: {wiring.brought(grown)}; {llm.meter.usd:.4f} dollars")
+    say(f"{out}: {desk.brought(grown)}; {llm.meter.usd:.4f} dollars")
 
 
 def examine_models(project: Project, show: Say) -> bool:
@@ -203,7 +203,7 @@ def _llm(project: Project, llm: ServiceModel, stage: str, out: Path) -> Iterator
         locked(HOME / "steps" / f"{run}.lock", f"{out} is being written"),
         ReplyStore(REPLIES) as store,
     ):
-        yield ServiceLLM(llm, store=store, budget=wiring.budget(project), purpose=Purpose(run, stage))
+        yield ServiceLLM(llm, store=store, budget=desk.budget(project), purpose=Purpose(run, stage))
 
 
 def _adapter(folder: Path) -> Adapter:

@@ -6,7 +6,6 @@ first run goes on too, and the new one is tagged with where the work is.
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,13 +18,13 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_months
 from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, TaskPrompt
 from mlflow_llamaduo.core.rounds import BASE, Round, State, StopReason
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
+from mlflow_llamaduo.tracking.metrics import growth_metrics, round_metrics
 from mlflow_llamaduo.tracking.tables import (
     pairs_table,
     rejected_table,
@@ -89,11 +88,11 @@ class Tracker:
     def baseline(self, card: Scorecard, judgements: Sequence[Judgement], state: State) -> None:
         """The base model's scores and the datasets, on the parent run."""
         for name, pairs in (("train", state.train), ("dev", state.dev), ("test", state.test)):
-            self._input(pairs, name)
+            self.log_input(pairs, name)
         self._coverage()
         mlflow.log_metrics({f"baseline/base_{name}": value for name, value in card.figures().items()}, step=0)
         mlflow.log_metric("baseline/service_llm_usd", self._spent_usd(BASE), step=0)
-        self._table(verdicts_table(judgements), "baseline/verdicts.json")
+        self.log_table(verdicts_table(judgements), "baseline/verdicts.json")
 
     @contextmanager
     def round(self, number: int) -> Iterator["RoundLog"]:
@@ -184,12 +183,12 @@ class Tracker:
         counts |= {"coverage_rows": report.rows, "coverage_kept": report.kept}
         mlflow.log_metrics({f"data/{name}": float(count) for name, count in counts.items()}, step=0)
 
-    def _input(self, pairs: PairSet, name: str) -> None:
+    def log_input(self, pairs: PairSet, name: str) -> None:
         source = self._gathered.report.source
         dataset = mlflow.data.from_pandas(pairs_table(pairs), source=source, name=f"{self._project.task}-{name}")
-        mlflow.log_input(dataset, context=name)
+        mlflow.loglog_input(dataset, context=name)
 
-    def _table(self, table: pd.DataFrame, file: str) -> None:
+    def log_table(self, table: pd.DataFrame, file: str) -> None:
         """A table that MLflow shows; one that is there already (from a life before) is left as it is."""
         run_id = mlflow.active_run().info.run_id
         folder = file.rpartition("/")[0] or None
@@ -215,16 +214,17 @@ class RoundLog:
         judgements: Sequence[Judgement],
     ) -> None:
         """Metrics on the round's run and, with the round as step, on the parent; tables on the round's run."""
-        metrics = _metrics(finished, adapter, self._project, self._tracker.invested_usd(finished)) | _of_growth(grown)
+        invested_usd = self._tracker.invested_usd(finished)
+        metrics = round_metrics(finished, adapter, self._project, invested_usd) | growth_metrics(grown)
         mlflow.log_metrics(metrics, step=finished.number)
         self._tracker.on_parent(metrics, finished.number)
         for loss in adapter.losses:
             losses = {"train/epoch_loss": loss.train, "train/epoch_eval_loss": loss.dev}
             mlflow.log_metrics({k: v for k, v in losses.items() if v is not None}, step=round(loss.epoch))
-        self._tracker._input(train, "train")
-        self._tracker._table(responses_table(responses), "responses.json")
-        self._tracker._table(verdicts_table(judgements), "verdicts.json")
-        self._tracker._table(rejected_table(grown), "rejected.json")
+        self._tracker.log_input(train, "train")
+        self._tracker.log_table(responses_table(responses), "responses.json")
+        self._tracker.log_table(verdicts_table(judgements), "verdicts.json")
+        self._tracker.log_table(rejected_table(grown), "rejected.json")
         mlflow.log_dict(asdict(finished.scorecard), "scorecard.json")
         mlflow.set_tags(
             {
@@ -233,50 +233,6 @@ class RoundLog:
                 **{f"llamaduo.prompt.{role}": prompt.source for role, prompt in self._tracker.prompts.items()},
             }
         )
-
-
-def _metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: float) -> dict[str, float]:
-    """The names that other programs rely on."""
-    figures = finished.scorecard.figures()
-    metrics = {
-        **{f"judge/{name}": value for name, value in figures.items()},
-        "judge/unjudged": float(finished.scorecard.unjudged),
-        "train/loss": adapter.train_loss,
-        "train/eval_loss": adapter.eval_loss,
-        "train/best_epoch": adapter.best_epoch,
-        "train/tokens_per_second": adapter.tokens_per_second,
-        "data/train_rows": float(finished.train_rows),
-        "data/synthetic_kept": float(finished.kept),
-        "data/synthetic_rejected": float(finished.rejected),
-        "cost/service_llm_usd": finished.service_llm_usd,
-        "cost/training_usd": finished.training_usd,
-    }
-    costs = project.costs
-    months = breakeven_months(
-        Workload(costs.input_mtok_per_day, costs.output_mtok_per_day),
-        ApiPrice(costs.api_input_usd_per_mtok, costs.api_output_usd_per_mtok),
-        LocalPrice(
-            invested_usd,
-            costs.server_usd,
-            costs.electricity_usd_per_month,
-            costs.servers,
-        ),
-    )
-    if months is not None:
-        metrics["cost/breakeven_months"] = months
-    return metrics
-
-
-def _of_growth(grown: Grown) -> dict[str, float]:
-    """How varied the new pairs are, what was redacted in them, and how many were rejected for which reason."""
-    rejected = Counter(rejected.reason for rejected in grown.rejected)
-    return {
-        **{
-            f"data/synthetic_{name}" if name.startswith("redacted_") else f"synthesis/{name}": value
-            for name, value in grown.figures.items()
-        },
-        **{f"data/rejected_{reason}": float(count) for reason, count in rejected.items()},
-    }
 
 
 def point_here(started: str | None, run_id: str | None, stop: StopReason) -> None:
