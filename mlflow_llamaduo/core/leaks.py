@@ -1,12 +1,13 @@
 """Which rows give a held-out prompt away.
 
-A row leaks a prompt when the two are the same words, or when at least 0.3 of the prompt's words stand in the row in
+A row leaks a prompt when the two are the same words, or when at least 0.27 of the prompt's words stand in the row in
 runs of six or more (in a prompt of 4 or 5 words: all of them). That holds whenever 0.3 of the prompt's 8-grams are in
 the row, the usual rule, which misses a quoted third of a prompt of 60 words. A row also leaks when half of its own
 words, twelve at least, are such runs.
 
 Runs that many rows share are the template of the task ("Answer from the passage below."), not a leak: what stands in
-more than 0.5 % of the rows, and in more than eight, counts neither as shared nor as the prompt's own.
+more than 0.05 % of the rows (in more than 8 at least, and 100 at most) counts neither as shared nor as the prompt's
+own. Of a prompt that has no words of its own, then, 0.8 of its runs must be there.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from mlflow_llamaduo.core.tokens import Hashes, Numbers, Tokens, tokenize
 
 GRAM, SHORTEST = 6, 4
-SHARE = 0.3
+SHARE = 0.27
 OWN_SHARE, OWN_WORDS = 0.5, 12
-COMMON_SHARE, COMMON_ROWS = 0.005, 8
+COMMON_SHARE, COMMON_ROWS, COMMON_MOST = 0.0005, 8, 100
+NEARLY_ALL = 0.8
+"""Of a prompt that is nothing but runs that many rows share (many rows quote it, or it is all template) this much."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class LeakIndex:
     """The runs of some prompts, to be looked for in rows."""
 
     def __init__(self, prompts: Sequence[str]) -> None:
-        self.tokens = tokenize(prompts).words
+        self.tokens = tokenize(prompts)
         self._lengths = np.diff(self.tokens.starts)
         self._whole = _whole(self.tokens)
         tables = [self._table(size) for size in range(SHORTEST, GRAM + 1)]
@@ -63,7 +66,7 @@ class LeakIndex:
         return _tagged(hashes[wanted], size), places[wanted]
 
     def hits(self, rows: Tokens) -> Hits:
-        """What the prompts share with rows (given without ends)."""
+        """What the prompts share with rows."""
         found = [np.empty((3, 0), np.int64)]
         for size in self._sizes:
             hashes, places = rows.windows(size)
@@ -108,6 +111,20 @@ class LeakIndex:
             mine = len(_span(ours[first:last], size))
             if share >= SHARE or mine >= max(OWN_WORDS, OWN_SHARE * hits.sizes[row]):
                 yield row, prompt, min(1.0, share)
+        yield from self._repeated(hits, np.flatnonzero((own == 0) & (self._lengths >= OWN_WORDS)))
+
+    def _repeated(self, hits: Hits, prompts: Numbers) -> Iterator[tuple[int, int, float]]:
+        """Rows that hold nearly all of prompts whose every word stands in many rows."""
+        order = np.argsort(hits.runs, kind="stable")
+        rows, runs = hits.rows[order], hits.runs[order]
+        run_of = np.repeat(np.arange(len(self.runs)), np.diff(self._begins))
+        for prompt in prompts.tolist():
+            wanted = np.unique(run_of[self.tokens.rows[self._places] == prompt])
+            first, last = np.searchsorted(runs, wanted), np.searchsorted(runs, wanted, side="right")
+            found = [np.unique(rows[one:end]) for one, end in zip(first, last, strict=True)]
+            row, count = np.unique(np.concatenate(found), return_counts=True)
+            for number in np.flatnonzero(count >= NEARLY_ALL * len(wanted)):
+                yield int(row[number]), prompt, count[number] / len(wanted)
 
     def _shared(self, hits: Hits, which: Flags) -> tuple[Numbers, Numbers, Numbers, Numbers]:
         """Row, prompt, place in the prompt's words, place in the row, of every shared run; by row and prompt."""
@@ -133,7 +150,7 @@ class LeakIndex:
 def leaked(rows: Sequence[str], prompts: Sequence[str]) -> dict[int, tuple[int, float]]:
     """The rows that leak a prompt: number of the row to number of the prompt and the share that is given away."""
     index = LeakIndex(prompts)
-    words = tokenize(rows).words
+    words = tokenize(rows)
     hits = index.hits(words)
     return worst(index.links(hits, template_runs(index.counts(hits), len(rows))), index.same(words))
 
@@ -149,7 +166,7 @@ def worst(links: Iterable[tuple[int, int, float]], same: Numbers) -> dict[int, t
 
 def template_runs(counts: Numbers, rows: int) -> Flags:
     """Which runs are in so many of `rows` rows that they are a template's."""
-    return counts > max(COMMON_ROWS, COMMON_SHARE * rows)
+    return counts > max(COMMON_ROWS, min(COMMON_MOST, COMMON_SHARE * rows))
 
 
 def _span(places: Numbers, size: int) -> Numbers:

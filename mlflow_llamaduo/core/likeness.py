@@ -1,9 +1,9 @@
 """When two pairs say the same: what decides about the candidates that MinHash finds.
 
-ROUGE-L F1 above 0.7, on the response and on the prompt, and nearly all words of the prompt. What the two prompts have
-sentence for sentence in common is then set aside, and every other sentence must be found again in what the other
-prompt has besides: a long passage that two prompts share so does not make their different questions one. Equal short
-answers ("Education") to different prompts do not make those one either.
+ROUGE-L F1 above 0.7, on the response and on the prompt, and nearly all words. What the two prompts have sentence for
+sentence in common is then set aside: of the rest, every question, and what stands first or last, must be found again
+in what the other prompt has besides. A long passage that two prompts share so does not make their different questions
+one, and equal short answers ("Education") to different prompts do not make those one either.
 """
 
 from collections import Counter
@@ -15,10 +15,12 @@ from mlflow_llamaduo.core.records import Pair
 from mlflow_llamaduo.core.text import Sentence, sentences, words
 
 NEAR = 0.7
-SHORT = 4
-"""A response of fewer words says little about whether two prompts ask for the same."""
-SHARED, LABELLED = 0.85, 0.9
-"""The least Jaccard of the prompts' words, and that where both have the same short response."""
+SHORT = 8
+"""A response of fewer words says little about whether two questions are the same."""
+SHARED, LABELLED, LABEL = 0.85, 0.9, 4
+"""The least Jaccard of prompt and response, and that where both have one response of fewer than so many words."""
+LONG, REPLACED = 16, 0.1
+"""In a question of so many words (a list of labels, say) this share of them may be replaced."""
 
 
 def rouge_l(one: Sequence[str], other: Sequence[str]) -> float:
@@ -31,11 +33,11 @@ def near_pairs(one: Pair, other: Pair) -> bool:
     left, right = words(one.response), words(other.response)
     if left != right and rouge_l(left, right) <= NEAR:
         return False
-    strict = left == right and len(left) < SHORT
-    left, right = words(one.instruction), words(other.instruction)
-    if _jaccard(left, right) < (LABELLED if strict else SHARED) or rouge_l(left, right) <= NEAR:
+    asked, also = words(one.instruction), words(other.instruction)
+    least = LABELLED if left == right and len(left) < LABEL else SHARED
+    if _jaccard([*asked, *left], [*also, *right]) < least or rouge_l(asked, also) <= NEAR:
         return False
-    return _same_sentences(one.instruction, other.instruction, strict=strict)
+    return _same_sentences(one.instruction, other.instruction, strict=max(len(left), len(right)) < SHORT)
 
 
 def _jaccard(one: Sequence[str], other: Sequence[str]) -> float:
@@ -44,15 +46,30 @@ def _jaccard(one: Sequence[str], other: Sequence[str]) -> float:
 
 
 def _same_sentences(one: str, other: str, *, strict: bool) -> bool:
-    left, right = Counter(sentences(one)), Counter(sentences(other))
+    all_left, all_right = sentences(one), sentences(other)
+    left, right = Counter(all_left), Counter(all_right)
     only_left, only_right = [*(left - right).elements()], [*(right - left).elements()]
     words_left, words_right = _joined(only_left), _joined(only_right)
     if words_left == words_right:  # the punctuation differs
         return True
     alone = left != Counter(only_left) and all(sentence.question for sentence in (*only_left, *only_right))
     if strict and alone:  # one passage, two questions, and the answer Yes to both
-        return False
-    return _held(only_left, words_right) and _held(only_right, words_left)
+        return _same_question(words_left, words_right)
+    return _held(_asking(only_left, all_left), words_right) and _held(_asking(only_right, all_right), words_left)
+
+
+def _asking(wanted: list[Sentence], everything: list[Sentence]) -> list[Sentence]:
+    """Questions, and what stands first or last: the rest of a prompt is the text that it is about."""
+    return [each for each in wanted if each.question or each in (everything[0], everything[-1])]
+
+
+def _same_question(one: list[str], other: list[str]) -> bool:
+    """Whether words were only put in; in a long question some may be replaced as well."""
+    shared = int(LCSseq.similarity(one, other))
+    less, more = sorted((len(one) - shared, len(other) - shared))
+    if not less:
+        return more <= (1 - NEAR) * shared
+    return shared + less >= LONG and more <= REPLACED * (shared + less)
 
 
 def _held(wanted: list[Sentence], words_there: list[str]) -> bool:

@@ -5,14 +5,10 @@ from dataclasses import dataclass
 
 _LETTER = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"  # kana, Han, Thai: written without spaces
 _WORD = re.compile(rf"[^\W{_LETTER}]+|[{_LETTER}]")
-_WORD_OR_END = re.compile(rf"[^\W{_LETTER}]+|[{_LETTER}]|[.!?\n\u3002\uff01\uff1f]+")
 _END = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[\u3002\uff01\uff1f])")
 
 _CLOSING = " \t\"')*_"
 _ASKS = ("?", "\uff1f")
-
-ENDS = ".!?\n\u3002\uff01\uff1f"
-"""A piece of `words_and_ends` that begins with one of these ends a sentence or a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +22,6 @@ class Sentence:
 def words(text: str) -> list[str]:
     """The words of a text, in lower case; where a script has no spaces, every letter counts as one."""
     return _WORD.findall(text.lower())
-
-
-def words_and_ends(text: str) -> list[str]:
-    """The same words, and between them what ends a sentence or a line."""
-    return _WORD_OR_END.findall(text.lower())
 
 
 def sentences(text: str) -> list[Sentence]:

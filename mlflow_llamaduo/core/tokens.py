@@ -12,32 +12,24 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_llamaduo.core.text import ENDS, words_and_ends
+from mlflow_llamaduo.core.text import words
 
 Hashes = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 
-END = 0
-"""Stands where a sentence or a line ends."""
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a hash is lost in the product
 _VOCABULARY = 2_000_000
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The words of n texts, one after the other: text i has `hashes[starts[i]:starts[i + 1]]`, ends included."""
+    """The words of n texts, one after the other: text i has `hashes[starts[i]:starts[i + 1]]`."""
 
     hashes: Hashes
     starts: Numbers
 
     def __len__(self) -> int:
         return len(self.starts) - 1
-
-    @cached_property
-    def words(self) -> "Tokens":
-        """The same texts without ends."""
-        mask = self.hashes != END
-        return Tokens(self.hashes[mask], np.concatenate([[0], np.cumsum(mask)])[self.starts])
 
     @cached_property
     def rows(self) -> Numbers:
@@ -55,28 +47,12 @@ class Tokens:
         places = np.flatnonzero(self.rows[:count] == self.rows[size - 1 :])
         return total[places], places
 
-    def sentences(self) -> tuple[Hashes, Numbers, Numbers]:
-        """The hash of every sentence or line, the place of its first word, and its number of words."""
-        hashes, begins = self.hashes, np.zeros(len(self.hashes), bool)
-        begins[1:] = hashes[:-1] == END
-        begins[self.starts[:-1][self.starts[:-1] < len(hashes)]] = True
-        firsts = np.flatnonzero(begins)
-        if not len(firsts):
-            return np.empty(0, np.uint64), firsts, firsts
-        lengths = np.diff(np.append(firsts, len(hashes)))
-        within = np.arange(len(hashes)) - np.repeat(firsts, lengths)
-        weights = (within.astype(np.uint64) * np.uint64(2) + np.uint64(1)) * _STEP
-        mixed = (hashes ^ (hashes >> np.uint64(29))) * weights
-        sizes = np.add.reduceat((hashes != END).astype(np.int64), firsts)
-        totals = np.add.reduceat(np.where(hashes == END, np.uint64(0), mixed), firsts)
-        return totals, firsts, sizes
-
 
 def tokenize(texts: Iterable[str]) -> Tokens:
     """The words of texts as hashes of 64 bits."""
     hashes, starts, known = array("Q"), array("q", [0]), _VOCABULARY_OF.__getitem__
     for text in texts:
-        hashes.extend(map(known, words_and_ends(text)))
+        hashes.extend(map(known, words(text)))
         starts.append(len(hashes))
     if len(_VOCABULARY_OF) > _VOCABULARY:  # hostile or endless text must not fill the memory
         _VOCABULARY_OF.clear()
@@ -86,7 +62,7 @@ def tokenize(texts: Iterable[str]) -> Tokens:
 class _Vocabulary(dict[str, int]):
     def __missing__(self, word: str) -> int:
         digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        self[word] = value = END if word[0] in ENDS else int.from_bytes(digest, "little") or 1
+        self[word] = value = int.from_bytes(digest, "little")
         return value
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlflow_llamaduo.core.leaks import LeakIndex, template_runs
 from mlflow_llamaduo.core.likeness import near_pairs
-from mlflow_llamaduo.core.minhash import bands, candidates, template_sentences
+from mlflow_llamaduo.core.minhash import bands, candidates, template_words
 from mlflow_llamaduo.core.records import Message, Pair, PairSet, digest
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.core.tokens import tokenize
@@ -153,12 +153,11 @@ def _related(ranked: Sequence[Pair]) -> Iterable[tuple[int, int]]:
     prompts = [pair.instruction for pair in ranked]
     tokens = tokenize(prompts)
     index = LeakIndex(prompts)
-    words = tokens.words
-    yield from enumerate(index.same(words).tolist())
-    hits = index.hits(words)
+    yield from enumerate(index.same(tokens).tolist())
+    hits = index.hits(tokens)
     common = template_runs(index.counts(hits), len(prompts))
     yield from ((row, prompt) for row, prompt, _ in index.links(hits, common))
-    keys = bands(tokens, tokenize([""] * len(prompts)), template_sentences(tokens))
+    keys = bands(tokens, tokenize([""] * len(prompts)), template_words(tokens))
     bare = [Pair((Message("user", prompt),), "") for prompt in prompts]
     for one, other in zip(*(side.tolist() for side in candidates(keys, 0)), strict=True):
         if near_pairs(bare[one], bare[other]):

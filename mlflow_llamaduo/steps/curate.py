@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mlflow_llamaduo.core.leaks import COMMON_ROWS, COMMON_SHARE, GRAM, SHARE, LeakIndex
+from mlflow_llamaduo.core.leaks import COMMON_MOST, COMMON_ROWS, COMMON_SHARE, GRAM, SHARE, LeakIndex
 from mlflow_llamaduo.core.likeness import NEAR
 from mlflow_llamaduo.core.minhash import BANDS, PERMUTATIONS, ROWS
 from mlflow_llamaduo.core.records import Pair, PairSet
@@ -151,15 +151,15 @@ def _report(
             else [],
         },
         "test": {"rows": len(test)},
-        "template_sentences": len(known.template),
+        "template_words": len(known.template),
         "settings": {
-            "permutations": PERMUTATIONS,
+            "permutations": 2 * PERMUTATIONS,
             "bands": BANDS,
             "rows_per_band": ROWS,
             "rouge_l_f1_above": NEAR,
             "shared_words_of_a_prompt": SHARE,
             "in_runs_of_words": GRAM,
-            "template_runs_in_rows_above": [COMMON_ROWS, COMMON_SHARE],
+            "template_runs_in_rows_above": {"share": COMMON_SHARE, "least": COMMON_ROWS, "most": COMMON_MOST},
         },
     }
 
@@ -183,10 +183,8 @@ def _told(report: dict[str, Any], say: Say) -> dict[str, Any]:
 
 
 def _distinct(paths: Paths) -> None:
-    named = [(name, path.absolute()) for name, path in asdict_paths(paths)]
-    for name, path in named:
-        for other, same in named:
-            if name in ("out", "rejected", "report") and other != name and path == same:
-                raise ConfigError(
-                    f"--{name} and --{other.replace('new', 'in')} are the same file, {path}: name another"
-                )
+    named = [(name.replace("new", "in"), path) for name, path in asdict_paths(paths)]
+    for number, (name, path) in enumerate(named):
+        for other, same in named[:number]:
+            if path.absolute() == same.absolute():
+                raise ConfigError(f"--{name} and --{other} are the same file, {path}: name another")

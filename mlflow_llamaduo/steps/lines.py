@@ -4,6 +4,7 @@ import os
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -20,6 +21,8 @@ from mlflow_llamaduo.coverage.rows import Bad, Unreadable
 from mlflow_llamaduo.coverage.shapes import read_row
 from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.synthesis.sketch import Sketch, join, sketch
+
+TABLES = (".gz", ".csv", ".tsv", ".parquet")
 
 PART_BYTES = 16 * 2**20
 """A part that one process reads; a file of no more is read where it is asked for."""
@@ -41,11 +44,20 @@ class Lines:
         """
         if not path.is_file():
             raise DataError(f"no file {path}")
+        if path.suffix.lower() in TABLES:
+            raise DataError(f"{path}: JSON lines are wanted here; `llamaduo coverage` makes them of other files")
         with path.open("rb") as stream:
             return Lines(path, np.cumsum([0, *(len(line) for line in stream)]))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last line has an end: another may still be writing it."""
+        with self.path.open("rb") as stream:
+            stream.seek(max(0, int(self.starts[-1]) - 1))
+            return stream.read(1) == b"\n"
 
     def digest(self, size: int) -> str:
         """BLAKE2 of the first `size` bytes: whether a file has only grown."""
@@ -63,13 +75,13 @@ class Lines:
             return _pair(stream.read(self.starts[line + 1] - self.starts[line]))
 
     def sample(self, count: int) -> list[Pair]:
-        """About `count` of its pairs, evenly spaced; lines that hold none are passed over."""
+        """At most `count` of its pairs, evenly spaced; lines that hold none are passed over."""
         pairs = []
-        for line in range(0, len(self), max(1, len(self) // count)):
-            try:
-                pairs.append(self.pair(line))
-            except Bad:
-                continue
+        with self.path.open("rb") as stream:
+            for line in range(0, len(self), max(1, -(-len(self) // count))):
+                stream.seek(self.starts[line])
+                with suppress(Bad):
+                    pairs.append(_pair(stream.readline()))
         return pairs
 
 
@@ -88,7 +100,7 @@ def read(lines: Lines, first: int, *, without: Hashes, prompts: Sequence[str]) -
     Args:
         lines: the file.
         first: the first line that is read.
-        without: the template's sentences.
+        without: the template's words.
         prompts: the held-out prompts.
     """
     parts = list(_parts(lines.starts, first))

@@ -1,6 +1,6 @@
 """What is known of the train file of a curation, kept on disk: the next time only what was added to it is read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +62,10 @@ def _near_test(
     known: Known, old: int, places: Numbers, lines: Lines, tests: Hashes, test: PairSet
 ) -> dict[int, tuple[int, float]]:
     """The rows from `old` on that are near copies of test rows."""
-    prompt, row = candidates(np.concatenate([tests, known.bands[old:]]), len(tests))
+    prompt, row = candidates(np.concatenate([tests, known.bands[old:]]), len(tests), earlier_than=len(tests))
     return {
         old + int(number) - len(tests): (int(one), 1.0)
-        for one, number in zip(prompt[prompt < len(tests)], row[prompt < len(tests)], strict=True)
+        for one, number in zip(prompt, row, strict=True)
         if near_pairs(test.pairs[one], lines.pair(int(places[old + number - len(tests)])))
     }
 
@@ -89,6 +89,7 @@ def _indexed(index: Path, lines: Lines, leaks: LeakIndex, more: int) -> Train | 
 
 
 def _save(index: Path, train: Train) -> None:
+    train = _whole(train)
     size = int(train.lines.starts[-1])
     leaking = [(row, prompt, share) for row, (prompt, share) in train.leaking.items()]
     train.known.save(
@@ -98,4 +99,24 @@ def _save(index: Path, train: Train) -> None:
         places=train.places,
         leaking=np.array(leaking, float).reshape(-1, 3),
         unreadable=train.unreadable,
+    )
+
+
+def _whole(train: Train) -> Train:
+    """Without a last line that nobody has ended yet: it may be another one the next time."""
+    lines, last = train.lines, len(train.lines) - 1
+    if last < 0 or lines.ended:
+        return train
+    known, places, count = train.known, train.places, len(train.places)
+    if count and places[-1] == last:
+        known, places = replace(known, exact=known.exact[:-1], bands=known.bands[:-1]), places[:-1]
+    leaking = {row: why for row, why in train.leaking.items() if row < len(places)}
+    unreadable = train.unreadable - (len(places) == count)
+    return replace(
+        train,
+        lines=Lines(lines.path, lines.starts[:-1]),
+        known=known,
+        places=places,
+        leaking=leaking,
+        unreadable=max(0, unreadable),
     )

@@ -13,13 +13,13 @@ import numpy as np
 
 from mlflow_llamaduo.core.leaks import LeakIndex, template_runs, worst
 from mlflow_llamaduo.core.likeness import NEAR, near_pairs
-from mlflow_llamaduo.core.minhash import candidates
+from mlflow_llamaduo.core.minhash import candidates, likeness
 from mlflow_llamaduo.core.records import Grown, Pair, PairSet, Rejected
 from mlflow_llamaduo.core.tokens import Hashes, Numbers
 from mlflow_llamaduo.synthesis.known import Known, load
 from mlflow_llamaduo.synthesis.sketch import Sketch, sketch, template
 
-MOST = 24
+MOST = 8
 """Candidates that a row is compared with at most."""
 
 PairAt = Callable[[int], Pair]
@@ -138,10 +138,10 @@ def _near_copies(
 
 
 def _likeliest(keys: Hashes, row: int, others: Numbers) -> list[int]:
-    """The candidates that share most bands with a row, the earliest first among equals."""
+    """The candidates that are most like a row, in their order."""
     if len(others) <= MOST:
         return [int(other) for other in others]
-    shared = (keys[others] == keys[row]).sum(axis=1)
+    shared = likeness(keys[[row, *others]], np.zeros(len(others), np.int64), np.arange(1, len(others) + 1))
     return sorted(int(other) for other in others[np.argsort(-shared, kind="stable")[:MOST]])
 
 

@@ -1,6 +1,6 @@
 """The rows that are there already, as far as curation needs them, kept on disk between rounds.
 
-A round's new rows are compared with these arrays (about 150 bytes a row), not with the texts. They are written as
+A round's new rows are compared with these arrays (about 200 bytes a row), not with the texts. They are written as
 NumPy's own arrays and read without pickle.
 """
 
@@ -20,12 +20,12 @@ from mlflow_llamaduo.synthesis.sketch import Sketch, sketch
 
 OUTGROWN = 2
 """When there are so many times as many rows as when the template was found out, it is found out anew."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Known:
-    """n rows: hashes of their exact texts and LSH bands; the template's sentences when there were `settled` rows.
+    """n rows: hashes of their exact texts and LSH bands; the template's words when there were `settled` rows.
 
     `runs` and `run_counts`: the runs of words of the held-out prompts, and in how many of the rows each is.
     """

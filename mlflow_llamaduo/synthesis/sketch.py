@@ -1,4 +1,4 @@
-"""What curation keeps of a row instead of its text: arrays of n rows, about 150 bytes each.
+"""What curation keeps of a row instead of its text: arrays of n rows, about 200 bytes each.
 
 A row's texts are read once, for its sketch, and again only where a candidate for a copy has to be looked at. Sketches
 of parts are joined, so that the parts may be made in several processes.
@@ -11,19 +11,19 @@ from hashlib import blake2b
 import numpy as np
 
 from mlflow_llamaduo.core.leaks import Hits, LeakIndex
-from mlflow_llamaduo.core.minhash import BANDS, bands, template_sentences
+from mlflow_llamaduo.core.minhash import WIDTH, bands, template_words
 from mlflow_llamaduo.core.records import Pair
 from mlflow_llamaduo.core.tokens import Hashes, Numbers, tokenize
 
 SAMPLE = 10_000
-"""Rows from which the template's sentences are found out."""
+"""Rows from which the template's words are found out."""
 _CHUNK = 16_384
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """n rows: hashes of the exact texts, LSH bands (n by `BANDS`), the held-out prompt of the same words or -1, and
-    the runs of words shared with held-out prompts.
+    """n rows: hashes of the exact texts, keys (n by `WIDTH`, see `core.minhash`), the held-out prompt of the same
+    words or -1, and the runs of words shared with held-out prompts.
     """
 
     exact: Hashes
@@ -36,8 +36,8 @@ class Sketch:
 
 
 def template(sample: Sequence[Pair]) -> Hashes:
-    """The sentences that a task's prompts have in common, from a sample of its rows; see `core.minhash`."""
-    return template_sentences(tokenize(pair.instruction for pair in sample[:: max(1, len(sample) // SAMPLE)]))
+    """The words that a task's prompts have in common, from a sample of its rows; see `core.minhash`."""
+    return template_words(tokenize(pair.instruction for pair in sample[:: max(1, len(sample) // SAMPLE)]))
 
 
 def sketch(pairs: Iterable[Pair], *, without: Hashes, leaks: LeakIndex) -> Sketch:
@@ -45,7 +45,7 @@ def sketch(pairs: Iterable[Pair], *, without: Hashes, leaks: LeakIndex) -> Sketc
 
     Args:
         pairs: the rows; they are not kept.
-        without: the template's sentences.
+        without: the template's words.
         leaks: the held-out prompts.
     """
     parts, texts, responses = [_empty()], [], []
@@ -74,12 +74,11 @@ def join(parts: Sequence[Sketch]) -> Sketch:
 
 def _sketch(texts: list[str], responses: list[str], without: Hashes, leaks: LeakIndex) -> Sketch:
     prompts = tokenize(texts)
-    words = prompts.words
     return Sketch(
         np.array([_exact(*row) for row in zip(texts, responses, strict=True)], np.uint64),
         bands(prompts, tokenize(responses), without),
-        leaks.same(words),
-        leaks.hits(words),
+        leaks.same(prompts),
+        leaks.hits(prompts),
     )
 
 
@@ -90,4 +89,4 @@ def _exact(prompt: str, response: str) -> int:
 
 def _empty() -> Sketch:
     none = np.empty(0, np.int64)
-    return Sketch(np.empty(0, np.uint64), np.empty((0, BANDS), np.uint64), none, Hits(none, none, none, none))
+    return Sketch(np.empty(0, np.uint64), np.empty((0, WIDTH), np.uint64), none, Hits(none, none, none, none))

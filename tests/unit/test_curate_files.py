@@ -131,6 +131,35 @@ def test_an_index_that_no_longer_fits_is_made_anew(change: str) -> None:
     assert len(kept) == 2
 
 
+def test_a_train_file_that_is_still_being_written_is_read_again_from_its_last_line() -> None:
+    train = pairs(12, "train").pairs
+    write("train.jsonl", *train)
+    whole = Path("train.jsonl").read_text()
+    Path("train.jsonl").write_text(whole[:-40])
+    write("new.jsonl", *pairs(2, "new"))
+    _, _, first = curated("--train", "train.jsonl")
+    Path("train.jsonl").write_text(whole)
+    write("new.jsonl", loud(train[11]), loud(train[3]))
+    kept, rejected, second = curated("--train", "train.jsonl")
+    _, _, third = curated("--train", "train.jsonl")
+
+    assert (first["train"]["rows"], first["train"]["unreadable"]) == (11, 1)
+    assert (second["train"]["rows"], second["train"]["unreadable"], second["train"]["read_now"]) == (12, 0, 1)
+    assert (kept, [row["partner"] for row in rejected]) == ([], ["train.jsonl:12", "train.jsonl:4"])
+    assert third["train"]["read_now"] == 0
+
+
+def test_a_last_row_without_a_line_end_is_known_but_read_again() -> None:
+    train = pairs(12, "train").pairs
+    write("train.jsonl", *train)
+    Path("train.jsonl").write_text(Path("train.jsonl").read_text().rstrip("\n"))
+    write("new.jsonl", loud(train[11]))
+    reports = [curated("--train", "train.jsonl")[2]["train"] for _ in range(2)]
+
+    assert [(report["rows"], report["read_now"]) for report in reports] == [(12, 12), (12, 1)]
+    assert Path("kept.jsonl").read_text() == ""
+
+
 def test_without_train_and_test_only_copies_are_rejected() -> None:
     new = pairs(3).pairs
     write("new.jsonl", *new, loud(new[0]))
@@ -168,10 +197,13 @@ def test_parts_of_a_file_read_by_several_processes_give_what_one_gives(monkeypat
         (["--test", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--train", "kept.jsonl"], "--out and --train are the same file"),
         (["--report", "new.jsonl"], "--report and --in are the same file"),
+        (["--train", "new.jsonl"], "--train and --in are the same file"),
+        (["--train", "rows.csv"], "JSON lines are wanted here; `llamaduo coverage` makes them"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_line_before_anything_is_written(arguments: list[str], told: str) -> None:
     before = write("new.jsonl", *pairs(2)).read_text()
+    write("rows.csv", "prompt,completion")
     result = curate(*arguments)
 
     assert result.exit_code == 2

@@ -20,8 +20,8 @@ def words(name: str, count: int) -> list[str]:
     return [f"{name}{number}" for number in range(count)]
 
 
-@pytest.mark.parametrize(("count", "found"), [(0, None), (8, None), (9, 0), (20, 0), (27, 0)])
-def test_a_row_leaks_from_three_tenths_of_the_prompts_words_on(count: int, found: int | None) -> None:
+@pytest.mark.parametrize(("count", "found"), [(0, None), (7, None), (8, 0), (20, 0), (27, 0)])
+def test_a_row_leaks_from_27_hundredths_of_the_prompts_words_on(count: int, found: int | None) -> None:
     row = " ".join([*TEST.split()[:count], *OTHER.split()[count:]])
 
     assert leaks(row, TEST) == found
@@ -88,6 +88,15 @@ def test_the_template_of_a_task_gives_nothing_away() -> None:
     quoting = f"Sort this. {' '.join(words('test1x', 12))}"
 
     assert leaked([*rows, quoting], prompts) == {30: (1, 1.0)}
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 60])
+def test_a_prompt_that_many_rows_quote_is_found_in_all_of_them(count: int) -> None:
+    prompt = " ".join(words("p", 40))
+    quoting = [f"{' '.join(words(f'own{n}x', 10))} {prompt} {n}" for n in range(count)]
+    clean = [" ".join(words(f"row{n}x", 50)) for n in range(500)]
+
+    assert set(leaked([*clean, *quoting], [prompt, OTHER])) == set(range(500, 500 + count))
 
 
 def test_a_rare_template_counts_as_shared_text() -> None:
