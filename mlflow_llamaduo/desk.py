@@ -119,7 +119,7 @@ class Desk:
     def synthesize(self, state: State, failed: Mapping[str, float], number: int) -> Grown:
         settings = self._project.synthesis
         configured = self._project.service_llm.generator
-        order = new_order(self._project, self._prompts["synthesize"], number, dev=state.dev, failed=failed)
+        order = new_order(self._project, self._prompts["synthesize"], number, state.train, state.dev, failed)
 
         def make(_: Path) -> Grown:
             llm = self._llm(configured, number, "synthesize", settings.trace_share)
@@ -190,9 +190,9 @@ def brought(grown: Grown) -> str:
 
 
 def new_order(
-    project: Project, prompt: TaskPrompt, number: int, *, dev: PairSet, failed: Mapping[str, float]
+    project: Project, prompt: TaskPrompt, number: int, train: PairSet, dev: PairSet, failed: Mapping[str, float]
 ) -> Order:
-    """What a project asks the generator for in round `number`."""
+    """What a project asks the generator for in round `number`; pairs like those of `train`."""
     settings = project.synthesis
     return Order(
         rows=settings.rows(number),
@@ -200,7 +200,7 @@ def new_order(
         batch=number,
         max_characters=settings.max_characters or CHARACTERS_A_TOKEN * project.finetune.max_length,
         prompt=prompt,
-        redact=redaction(project),
+        redact=redaction(project, train),
         dev=dev,
         failed=failed,
     )

@@ -99,8 +99,10 @@ def project_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _from_here(source: str) -> str:
     """A path is one of the current folder, not of the project's."""
+    from mlflow_llamaduo.coverage.formats import is_known
+
     path = Path(source)
-    return str(path.absolute()) if path.exists() or path.suffix in (".jsonl", ".csv", ".parquet", ".json") else source
+    return str(path.absolute()) if path.exists() or is_known(path) else source
 
 
 def flag(name: str, text: str) -> Callable[[Any], Any]:

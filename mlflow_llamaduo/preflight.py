@@ -1,11 +1,12 @@
 """All that can be known to be wrong before anything starts, and before anything heavy is imported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.records import Pair
-from mlflow_llamaduo.core.redact import known_regions, redact
+from mlflow_llamaduo.core.redact import known_regions, redact, redact_text
 from mlflow_llamaduo.coverage.gathered import Gathered, examples, sides, told
 from mlflow_llamaduo.coverage.source import collect as collect_rows
 from mlflow_llamaduo.coverage.sources import resolved, source_rows
@@ -13,8 +14,12 @@ from mlflow_llamaduo.coverage.split import split
 from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.progress import bar
+from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.offline.teachers import TEACHERS
 from mlflow_llamaduo.service_llm.terms import BATCH_PROVIDERS, missing_key, presets, terms
+
+TRACED = "traces"
+"""The source of a pair that came from a trace."""
 
 Redact = Callable[[Pair], tuple[Pair, dict[str, int]]]
 
@@ -27,7 +32,9 @@ def check(project: Project) -> Gathered:
         DataError: fewer rows are pairs than the split needs.
     """
     check_models(*project.service_llm.models)
-    _check_grammar(project)
+    if project.limits.rounds > 1:
+        check_grammar(project)
+    task_prompts(project)
     return collect(project)
 
 
@@ -85,17 +92,24 @@ def collect(project: Project) -> Gathered:
         )
     except DataError as error:
         raise DataError("\n".join([str(error), told(found.report), *examples(found.rejected)])) from error
-    return Gathered(parts, found.report, found.rejected)
+    rejected = found.rejected
+    if redaction(project):  # a detail may quote the row
+        rejected = tuple(replace(row, detail=redact_text(row.detail)[0]) for row in rejected)
+    return Gathered(parts, found.report, rejected)
 
 
-def redaction(project: Project) -> Redact | None:
+def redaction(project: Project, pairs: Iterable[Pair] = ()) -> Redact | None:
     """What takes personal values and secrets out of a pair, if the project wants it.
+
+    Args:
+        project: `coverage.redact` says when.
+        pairs: `auto` wants it also where one of these came from a trace, by whatever file.
 
     Raises:
         ConfigError: a country of `coverage.phone_regions` that there is not.
     """
     settings = project.coverage
-    if not settings.redacts:
+    if not settings.redacts and (settings.redact != "auto" or all(pair.source != TRACED for pair in pairs)):
         return None
     if unknown := set(settings.phone_regions).difference(known_regions()):
         raise ConfigError(
@@ -104,9 +118,14 @@ def redaction(project: Project) -> Redact | None:
     return partial(redact, kinds=settings.redact_kinds, regions=settings.phone_regions)
 
 
-def _check_grammar(project: Project) -> None:
-    task, rounds = project.category or project.task, project.limits.rounds
-    if project.service_llm.generator.model == "offline/teacher" and rounds > 1 and task not in TEACHERS:
+def check_grammar(project: Project) -> None:
+    """That the offline teacher, if it is to write pairs, can write those of the task.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    task = project.category or project.task
+    if project.service_llm.generator.model == "offline/teacher" and task not in TEACHERS:
         raise ConfigError(
             f"offline/teacher has no grammar for {task!r}, only for {', '.join(TEACHERS)}: name a service LLM that "
             "can write its pairs (--service-llm gpt-4o), or train on the coverage pairs alone (--rounds 1)"

@@ -52,7 +52,7 @@ def registered(project: Project, prompts: Prompts, say: Callable[[str], object])
 def _prompt(project: Project, role: str, name: str, general: TaskPrompt) -> TaskPrompt:
     task = project.category or project.task
     if name.startswith(URI):
-        return _checked(TaskPrompt(task, _from_registry(name), name))
+        return _checked(replace(_from_registry(name), task=task))
     file = project.folder / (name or f"prompts/{role}.md")
     if not name and not file.is_file():
         return replace(general, task=task)
@@ -68,17 +68,17 @@ def _checked(prompt: TaskPrompt) -> TaskPrompt:
     return prompt
 
 
-def _from_registry(uri: str) -> str:
+def _from_registry(uri: str) -> TaskPrompt:
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        template = mlflow.genai.load_prompt(uri).template
+        found = mlflow.genai.load_prompt(uri)
     except MlflowException as error:
         raise ConfigError(f"no prompt {uri} in the MLflow Prompt Registry at {mlflow.get_registry_uri()}") from error
-    if not isinstance(template, str):
+    if not isinstance(found.template, str):
         raise ConfigError(f"{uri} is a chat prompt: a text prompt is wanted, the system message")
-    return template
+    return TaskPrompt("", found.template.strip(), f"{URI}{found.name}/{found.version}")
 
 
 def _registered(name: str, prompt: TaskPrompt) -> TaskPrompt:

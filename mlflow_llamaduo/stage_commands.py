@@ -11,7 +11,9 @@ FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--out", type=FILE, required=True, help="A folder for train, dev and test.")
+@click.option(
+    "--out", type=FILE, required=True, help="A .jsonl of all pairs, each with its side; or a folder for three."
+)
 @project_options
 def coverage(project: Project, out: Path) -> None:
     """Stage 1: read and check the coverage pairs, and split them once."""

@@ -29,15 +29,15 @@ def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None 
     if task not in tasks:
         raise ConfigError(f"unknown task {task!r}{nearest(task, tasks)}; known: {', '.join(tasks)}")
     profile_file = _profile_file(root, profile)
-    sources = {
-        root / task / "duo.yaml": _read(root / task / "duo.yaml"),
-        profile_file: _read(profile_file),
+    duo = root / task / "duo.yaml"
+    sources = {duo: _read(duo), profile_file: _read(profile_file)}
+    sources |= {
+        Path(f"{duo} (profiles)"): _settle(sources, duo, profile_file, _profiles(root)),
         Path("command line"): _tree({k: v for k, v in (overrides or {}).items() if v is not None}),
     }
     for source, tree in sources.items():
         if taken := {"task", "folder", "profile"} & set(tree):
             raise ConfigError(f"{source}: {', '.join(sorted(taken))}: these are said by --task and --profile alone")
-    _settle(sources, root / task / "duo.yaml", profile_file, profile)
     merged: dict[str, Any] = {"task": task, "folder": root / task, "profile": profile}
     for tree in sources.values():
         merged = _merge(merged, tree)
@@ -68,11 +68,16 @@ def _profile_file(root: Path, profile: str) -> Path:
         if not file.is_file():
             raise ConfigError(f"no profile file {file.absolute()}")
         return file
-    folder = root / "profiles"
-    known = sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
+    known = _profiles(root)
     if profile not in known:
         raise ConfigError(f"unknown profile {profile!r}{nearest(profile, known)}; known: {', '.join(known)}")
-    return folder / f"{profile}.yaml"
+    return root / "profiles" / f"{profile}.yaml"
+
+
+def _profiles(root: Path) -> list[str]:
+    """The names of the profiles that there are: `local`, `a100/llama3.2-1b`."""
+    folder = root / "profiles"
+    return sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -118,12 +123,14 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, profile: str) -> None:
-    """What a task says of a profile goes over the profile, and so does where the task's own pairs are."""
+def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, known: list[str]) -> dict[str, Any]:
+    """What the task says of the profile, taken out of its file; it goes over the profile, as its source does."""
     own = sources[duo].pop("profiles", None) or {}
     if not isinstance(own, dict) or not all(isinstance(tree, dict) for tree in own.values()):
         raise ConfigError(f"{duo}: profiles: expected a section of the task's own keys for each profile it names")
-    sources[profile_file] = _merge(sources[profile_file], own.get(profile, {}))
+    for name in own:
+        if name not in known:
+            raise ConfigError(f"{duo}: profiles: unknown profile {name!r}{nearest(str(name), known)}")
     coverage = sources[duo].get("coverage")
     if (
         isinstance(coverage, dict)
@@ -131,6 +138,10 @@ def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, 
         and isinstance(sources[profile_file].get("coverage"), dict)
     ):
         sources[profile_file]["coverage"].pop("source", None)
+    path = profile_file.with_suffix("").as_posix()
+    name = next((name for name in own if path == name or path.endswith(f"/{name}")), None)
+    tree: dict[str, Any] = own.get(name, {})
+    return tree
 
 
 def _another(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

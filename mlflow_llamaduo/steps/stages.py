@@ -53,7 +53,8 @@ def coverage(project: Project, out: Path, say: Say) -> None:
             say(f"{len(pairs)} pairs in {out / side}.jsonl")
     beside = HOME / project.task
     gathered.keep(beside)
-    say(f"every rejected row with its reason: {beside / 'coverage' / 'rejected.jsonl'}")
+    if gathered.rejected:
+        say(f"every rejected row with its reason: {beside / 'coverage' / 'rejected.jsonl'}")
 
 
 def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say) -> None:
@@ -123,12 +124,11 @@ def synthesize_pairs(
     project: Project, in_: Path, test: Path | None, batch: int, out: Path, say: Say, *, yes: bool
 ) -> None:
     """Write the new pairs that were kept, and beside them the rejected ones with their reasons."""
+    preflight.check_grammar(project)
     seeds = read_pairs(in_)
     held_out = read_pairs(test) if test else PairSet(())
     prompt = task_prompts(project)["synthesize"]
-    order = replace(
-        desk.new_order(project, prompt, batch, dev=PairSet(()), failed={}), rows=project.synthesis.rows(1)
-    )
+    order = replace(desk.new_order(project, prompt, batch, seeds, PairSet(()), {}), rows=project.synthesis.rows(1))
     with _llm(project, project.service_llm.generator, "synthesize", out) as llm:
         approve(plan_synthesis(project, seeds, llm.store.typical).usd.likely, project, yes=yes)
         with desk.asking("new pairs", order.rows, "pair", llm, order.calls, say) as progress:
@@ -137,6 +137,9 @@ def synthesize_pairs(
     if grown.rejected:
         write_atomic(out.with_suffix(".rejected.jsonl"), to_jsonl(asdict(r) for r in grown.rejected))
     say(f"{out}: {desk.brought(grown)}; {llm.meter.usd:.4f} dollars")
+    if not grown.kept and all(rejected.reason == "malformed" for rejected in grown.rejected):
+        reason = next((rejected.detail for rejected in grown.rejected), "no reply")
+        raise StageError(f"{llm.model} wrote no usable pair ({reason}); `llamaduo doctor` may say more")
 
 
 def examine_models(project: Project, show: Say) -> bool:

@@ -5,11 +5,11 @@ train -> (seeds.draw) -> examples -> (generate) -> pairs -> (screen) -> (redact)
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_llamaduo.core.records import Grown, Pair, PairSet, TaskPrompt
+from mlflow_llamaduo.core.records import Grown, Pair, PairSet, Rejected, TaskPrompt
 from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.synthesis.curate import curate
 from mlflow_llamaduo.synthesis.diversity import diversity
@@ -86,6 +86,7 @@ def grow(
     counts: Counter[str] = Counter()
     if order.redact:
         new = [_redacted(pair, order.redact, counts) for pair in new]
+        unusable = [_hidden(rejected, order.redact) for rejected in unusable]
     grown = curate(new, known=train, test=test, index=index)
     figures = {**diversity(grown.kept, seeds), **{f"redacted_{kind}": float(n) for kind, n in counts.items()}}
     return Grown(grown.kept, (*unusable, *grown.rejected), figures)
@@ -95,3 +96,10 @@ def _redacted(pair: Pair, redact: Redact, counts: Counter[str]) -> Pair:
     clean, found = redact(pair)
     counts.update(found)
     return clean
+
+
+def _hidden(rejected: Rejected, redact: Redact) -> Rejected:
+    """A pair that is kept as a warning only; its detail, which may quote it, goes."""
+    if rejected.pair is None:
+        return rejected
+    return replace(rejected, pair=redact(rejected.pair)[0], detail="")

@@ -34,10 +34,10 @@ def verdicts_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
 
 
 def rejected_table(grown: Grown) -> pd.DataFrame:
-    """Columns reason, detail, instruction, response."""
-    columns = ["reason", "detail", "instruction", "response"]
+    """Columns reason, partner, detail, instruction, response."""
+    columns = ["reason", "partner", "detail", "instruction", "response"]
     rows = [
-        [r.reason, r.detail, r.pair.instruction if r.pair else "", r.pair.response if r.pair else ""]
+        [r.reason, r.partner, r.detail, r.pair.instruction if r.pair else "", r.pair.response if r.pair else ""]
         for r in grown.rejected
     ]
     return pd.DataFrame(rows, columns=columns)

@@ -49,6 +49,14 @@ def test_a_version_of_the_registry_can_be_named_in_the_configuration() -> None:
     assert registered(named, task_prompts(named), said)["judge"].source == "prompts:/llamaduo-test-judge/1"
 
 
+def test_an_alias_is_told_as_the_version_that_it_stands_for() -> None:
+    registered(project(), {"judge": TaskPrompt("test", TEXT, "judge.md")}, said)
+    mlflow.genai.set_prompt_alias("llamaduo-test-judge", alias="good", version=1)
+    found = task_prompts(project(judging={"prompt": "prompts:/llamaduo-test-judge@good"}))["judge"]
+
+    assert (found.text, found.source) == (TEXT.strip(), "prompts:/llamaduo-test-judge/1")
+
+
 def test_a_version_that_is_not_there_is_told() -> None:
     with pytest.raises(ConfigError, match="no prompt prompts:/nowhere/1"):
         task_prompts(project(synthesis={"prompt": "prompts:/nowhere/1"}))

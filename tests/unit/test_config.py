@@ -391,7 +391,7 @@ def test_only_a_name_that_is_near_is_suggested() -> None:
 
 
 def test_a_task_may_say_what_it_needs_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {"local": {"inference": {"max_new_tokens": 96}}, "another": {"inference": {"max_new_tokens": 7}}}
+    own = {"local": {"inference": {"max_new_tokens": 96}}}
     profile = {**PROFILE, "inference": {"max_new_tokens": 48, "temperature": 0.3}}
     folder_with(tmp_path, monkeypatch, duo={**DUO, "profiles": own}, profile=profile)
     found = load("closed_qa", "local").inference
@@ -406,6 +406,9 @@ def test_an_unknown_key_in_what_a_task_says_of_a_profile_is_told(
     folder_with(tmp_path, monkeypatch, duo={**DUO, "profiles": {"local": {"inference": {"max_new_token": 96}}}})
     assert "unknown key inference.max_new_token; did you mean 'max_new_tokens'?" in complaint()
 
+    folder_with(tmp_path, monkeypatch, duo={**DUO, "profiles": {"locla": {}}})
+    assert "profiles: unknown profile 'locla'; did you mean 'local'?" in complaint()
+
     folder_with(tmp_path, monkeypatch, duo={**DUO, "profiles": ["local"]})
     assert "profiles: expected a section" in complaint()
 
@@ -416,10 +419,13 @@ def test_the_source_that_a_task_names_goes_over_the_profiles(tmp_path: Path, mon
     assert load("closed_qa", "local").coverage.source == "hub:team/pairs"
 
     folder_with(tmp_path, monkeypatch, duo={**DUO, "coverage": {"source": "mine.csv"}}, profile=profile)
-    assert (load("closed_qa", "local").coverage.source, load("closed_qa", "local").coverage.dev_rows) == (
-        "mine.csv",
-        3,
-    )
+    found = load("closed_qa", "local").coverage
+    assert (found.source, found.dev_rows) == ("mine.csv", 3)
+
+    own = {**DUO, "coverage": {"source": "mine.csv"}, "profiles": {"local": {"coverage": {"source": "laptop.csv"}}}}
+    folder_with(tmp_path, monkeypatch, duo=own, profile=profile)
+    assert load("closed_qa", "local").coverage.source == "laptop.csv"
+    assert load("closed_qa", str(tmp_path / "profiles" / "local.yaml")).coverage.source == "laptop.csv"
 
 
 @pytest.mark.parametrize(

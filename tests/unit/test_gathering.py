@@ -10,7 +10,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from mlflow_llamaduo.cli import cli
+from mlflow_llamaduo.config import load
 from mlflow_llamaduo.files import to_jsonl
+from mlflow_llamaduo.preflight import redaction
 from tests.unit.builders import pair, pairs
 
 DUO = {
@@ -163,3 +165,24 @@ def test_a_comparison_of_feedback_is_written_behind_the_equals_sign() -> None:
 
     assert (result.exit_code, result.output.count("\n")) == (2, 1)
     assert "write stars=>=4" in result.output
+
+
+def test_pairs_of_traces_are_redacted_again_when_they_come_from_a_file(clone: Path) -> None:
+    rows = [*pairs(20), pair("Write to jane.roe@post.test.", "Done", source="traces")]
+    write("rows.jsonl", rows)
+    project = load("closed_qa", "local")
+
+    assert redaction(project, pairs(3)) is None
+    assert redaction(project, rows) is not None
+    assert redaction(load("closed_qa", "local", {"coverage.redact": "false"}), rows) is None
+
+
+def test_what_a_rejected_row_is_quoted_with_is_redacted_too() -> None:
+    write("rows.jsonl", list(pairs(20)))
+    with Path("rows.jsonl").open("a") as stream:
+        stream.write('{"messages": [{"role": "jane.roe@post.test", "content": "q"}]}\n')
+    covered("--source", "rows.jsonl", "--set", "coverage.redact=true")
+    told = Path(".llamaduo/closed_qa/coverage/rejected.jsonl").read_text()
+
+    assert json.loads(told)["reason"] == "bad_turn"
+    assert "jane.roe" not in told

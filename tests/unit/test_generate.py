@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.core.records import Pair, PairSet, Rejected, TaskPrompt
+from mlflow_llamaduo.core.redact import redact
 from mlflow_llamaduo.errors import LlamaDuoError
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
@@ -129,6 +130,26 @@ def test_the_offline_teacher_writes_through_the_same_door() -> None:
     assert (len({p.id for p in new}), rejected) == (12, [])
     assert (again, store.count("run")) == (new, 3)
     store.close()
+
+
+def test_new_pairs_and_rejected_ones_are_redacted_and_counted() -> None:
+    class Chatty(Backwards):
+        def complete_many(self, requests: Iterable[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+            for index, _ in enumerate(list(requests)):
+                row = {
+                    "instruction": f"Whom do I write to about mill number {index}?",
+                    "response": "jane.roe@post.test",
+                }
+                meta = {"instruction": f"Q{index}", "response": "As an AI, I know jane.roe@post.test."}
+                yield index, Reply(contents(row, meta), 1, 1, 0.0)
+
+    order = Order(rows=2, per_call=2, batch=1, max_characters=999, redact=redact)
+    grown = grow(pairs(3), order, test=PairSet(()), llm=cast(ServiceLLM, Chatty()), done=lambda _: None)
+
+    assert [p.response for p in grown.kept] == ["<EMAIL_1>"]
+    assert grown.figures["redacted_email"] == 1
+    assert [r.reason for r in grown.rejected] == ["meta_text"]
+    assert "jane.roe" not in str(grown)
 
 
 # The prompt and the reply

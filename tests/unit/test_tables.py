@@ -43,11 +43,11 @@ def test_an_unjudged_row_has_a_reason_and_no_scores() -> None:
 
 
 def test_rejected_pairs_are_rows_even_where_there_was_no_pair() -> None:
-    grown = Grown((), (Rejected(pair("q", "a"), "leak", "test pair 7"), Rejected(None, "malformed", "no list")))
+    grown = Grown((), (Rejected(pair("q", "a"), "leak", "test pair 7", "p7"), Rejected(None, "malformed", "no list")))
 
     assert records(rejected_table(grown)) == [
-        {"reason": "leak", "detail": "test pair 7", "instruction": "q", "response": "a"},
-        {"reason": "malformed", "detail": "no list", "instruction": "", "response": ""},
+        {"reason": "leak", "partner": "p7", "detail": "test pair 7", "instruction": "q", "response": "a"},
+        {"reason": "malformed", "partner": "", "detail": "no list", "instruction": "", "response": ""},
     ]
 
 
