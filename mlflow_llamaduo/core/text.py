@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 _LETTER = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f"  # kana, Han, Thai: written without spaces
 _WORD = re.compile(rf"[^\W{_LETTER}]+|[{_LETTER}]")
-_END = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[\u3002\uff01\uff1f])")
+_PLAIN = str.maketrans(
+    {letter: letter.lower() if letter.isalnum() or letter == "_" else " " for letter in map(chr, range(128))}
+)
+_END = re.compile(r"(?<=[.!?])[\"')*_]*\s+|\n+|(?<=[\u3002\uff01\uff1f])")
 
 _CLOSING = " \t\"')*_"
 _ASKS = ("?", "\uff1f")
@@ -21,7 +24,7 @@ class Sentence:
 
 def words(text: str) -> list[str]:
     """The words of a text, in lower case; where a script has no spaces, every letter counts as one."""
-    return _WORD.findall(text.lower())
+    return text.translate(_PLAIN).split() if text.isascii() else _WORD.findall(text.lower())  # half the time
 
 
 def sentences(text: str) -> list[Sentence]:
