@@ -18,8 +18,8 @@ BENCHMARKS: dict[str, ModuleType] = {"startup": startup, "service_llm": service_
 README = Path(__file__).parent / "README.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`, one part by `python -m benchmarks <part>`. A ratio is the figure over the peer's or the limit's,
-measured in the same run: compare ratios between machines and days, not seconds.
+Written by `make bench`, a part alone by `python -m benchmarks <part>`. A ratio is the figure over the peer's or the
+limit's, measured in the same run: compare ratios between machines and days, not seconds.
 """
 
 
@@ -32,9 +32,8 @@ def main() -> None:
     for name in names:
         parts[name] = _part(BENCHMARKS[name])
         print(parts[name])
-    README.write_text(
-        HEAD + "".join(f"\n## {name}\n{parts[name].rstrip()}\n" for name in BENCHMARKS if name in parts)
-    )
+    kept = [f"\n## {name}\n{parts[name].rstrip()}\n" for name in BENCHMARKS if name in parts]
+    README.write_text(HEAD + "".join(kept))
 
 
 def _part(benchmark: ModuleType) -> str:
