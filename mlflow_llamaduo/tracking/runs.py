@@ -186,7 +186,7 @@ class Tracker:
     def log_input(self, pairs: PairSet, name: str) -> None:
         source = self._gathered.report.source
         dataset = mlflow.data.from_pandas(pairs_table(pairs), source=source, name=f"{self._project.task}-{name}")
-        mlflow.loglog_input(dataset, context=name)
+        mlflow.log_input(dataset, context=name)
 
     def log_table(self, table: pd.DataFrame, file: str) -> None:
         """A table that MLflow shows; one that is there already (from a life before) is left as it is."""
