@@ -19,6 +19,8 @@ SHORT = 8
 """A response of fewer words says little about whether two questions are the same."""
 SHARED, LABELLED, LABEL = 0.85, 0.9, 4
 """The least Jaccard of prompt and response, and that where both have one response of fewer than so many words."""
+HALF = 0.5
+"""The least ROUGE-L F1 of what the prompts do not have sentence for sentence in common."""
 LONG, REPLACED = 16, 0.1
 """In a question of so many words (a list of labels, say) this share of them may be replaced."""
 
@@ -55,6 +57,8 @@ def _same_sentences(one: str, other: str, *, strict: bool) -> bool:
     alone = left != Counter(only_left) and all(sentence.question for sentence in (*only_left, *only_right))
     if strict and alone:  # one passage, two questions, and the answer Yes to both
         return _same_question(words_left, words_right)
+    if words_left and words_right and rouge_l(words_left, words_right) <= HALF:  # a list of labels, two texts
+        return False
     return _held(_asking(only_left, all_left), words_right) and _held(_asking(only_right, all_right), words_left)
 
 

@@ -56,6 +56,15 @@ def test_short_prompts_that_differ_in_a_word_are_two() -> None:
     assert not near_pairs(pair("Sort this: I loved the film", "good"), pair("Sort this: I loved the book", "good"))
 
 
+def test_a_long_list_of_labels_does_not_make_two_short_texts_one() -> None:
+    labels = "Sort the text into one of these topics: " + ", ".join(f"topic{n}" for n in range(30)) + "."
+    one = f"{labels} Write the topic alone.\n\nText: It rained on the way home.\n\nTopic:"
+    other = f"{labels} Write the topic alone.\n\nText: She sold her old car.\n\nTopic:"
+
+    assert not near_pairs(pair(one, "topic7"), pair(other, "topic7"))
+    assert near_pairs(pair(one, "topic7"), pair(one.replace("way", "road"), "topic7"))
+
+
 def test_responses_must_be_alike_too() -> None:
     prompt = f"{PASSAGE} What happened?"
     told = "The mill burnt down and a school was built there."
