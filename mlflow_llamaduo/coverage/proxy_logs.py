@@ -10,15 +10,14 @@ import json
 from typing import Any
 
 from mlflow_llamaduo.coverage.rows import Bad, shown
+from mlflow_llamaduo.coverage.turns import REDACTED, STOPPED
 
 MARKS = frozenset({"call_type", "litellm_call_id", "proxy_server_request"})
 """Fields that only such a log has."""
 
 FIELDS = ("messages", "request", "response", "status", "error_str", *MARKS)
 
-REDACTED = "redacted-by-litellm"
 TRUNCATED = "(litellm_truncated skipped "
-STOPPED = ("length", "max_tokens", "model_context_window_exceeded", "incomplete", "content_filter")
 PAYLOAD = {"choices", "object", "usage"}
 
 

@@ -11,19 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow_llamaduo.coverage.rows import Bad, shown
+from mlflow_llamaduo.coverage.turns import REDACTED, STOPPED, THOUGHTS, TOOLS, joined
 
 Turn = dict[str, Any]
 Call = Mapping[str, Any]
 
 CALLS = ("CHAT_MODEL", "LLM")
-TEXT = ("text", "input_text", "output_text")
-THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
-TOOLS = ("tool", "function")
-STOPPED = ("length", "content_filter", "max_tokens", "model_context_window_exceeded", "incomplete")
 ELSEWHERE = ("previous_response_id", "conversation")
 OBJECT = re.compile(r"<[\w.]+ object (\S+ )?at 0x[0-9a-f]+>|<\w*APIResponse \[.*>")
 """What MLflow writes for a stream of anthropic's, or a raw response of openai's, that it cannot look into."""
-REDACTED = "redacted-by-litellm"
 
 
 def chat(spans: Sequence[Call]) -> list[Turn]:
@@ -112,13 +108,13 @@ def _whole(stopped: Any) -> None:
 
 
 def _text(turn: Turn) -> str:
-    """The text of a turn. Parts of an answer go on in mid-sentence; those of a prompt are paragraphs."""
+    """The text of a turn."""
     role, content = turn.get("role"), turn.get("content")
     if turn.get("tool_calls") or turn.get("function_call") or role in TOOLS:
         raise Bad("not_text", "a tool was called: its part in the answer cannot be learned")
     if isinstance(content, list):
-        parts = [part for part in content if not isinstance(part, dict) or part.get("type") not in THOUGHTS]
-        content = ("" if role == "assistant" else "\n").join(_part(part) for part in parts)
+        parts = [{"text": part} if isinstance(part, str) else part for part in content]  # LangChain has bare strings
+        content = joined(parts, str(role))
     if content == REDACTED:
         raise Bad("not_kept", "litellm was told not to log texts (turn_off_message_logging)")
     if not isinstance(content, str) or (role == "assistant" and not content.strip()):
@@ -126,10 +122,3 @@ def _text(turn: Turn) -> str:
         reason = "no_answer" if role == "assistant" else "not_text"
         raise Bad(reason, f"a message of {shown(role)} has no text{refused}")
     return content
-
-
-def _part(part: Any) -> str:
-    text = part.get("text") if isinstance(part, dict) and part.get("type", "text") in TEXT else part
-    if not isinstance(text, str):
-        raise Bad("not_text", f"a part of a message is {shown(part.get('type') if isinstance(part, dict) else part)}")
-    return text

@@ -28,6 +28,10 @@ ROLES = {
 TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
 TEXT_PARTS = ("text", "input_text", "output_text")
 THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+STOPPED = ("length", "content_filter", "max_tokens", "model_context_window_exceeded", "incomplete")
+"""Why an answer ended that did not end by itself, as the providers' APIs have it."""
+REDACTED = "redacted-by-litellm"
+"""What litellm logs in the place of a text that it was told not to log."""
 EMPTY = {"user": ("no_prompt", "a user message"), "assistant": ("no_answer", "an assistant message")}
 
 
@@ -59,7 +63,7 @@ def clean(content: Any, role: str, turn: Any = None) -> str:
     if isinstance(turn, dict) and (turn.get("tool_calls") or turn.get("function_call")):
         raise Bad("not_text", f"{_a(role)} calls a tool: its part in the answer cannot be learned")
     if isinstance(content, list):
-        content = _joined(content, role)
+        content = joined(content, role)
     if content and not isinstance(content, str):
         raise Bad("not_text", f"{_a(role)} is {shown(content)}, not text")
     text: str = (content or "").strip("\r\n").rstrip()
@@ -111,8 +115,14 @@ def _content(turn: dict[str, Any]) -> Any:
     return turn.get("value") if content is None else content
 
 
-def _joined(parts: list[Any], role: str) -> str:
-    """Parts of an answer go on in mid-sentence, those of a prompt are paragraphs; a model's thoughts are left out."""
+def joined(parts: list[Any], role: str) -> str:
+    """The text of a turn's parts: those of an answer go on in mid-sentence, those of a prompt are paragraphs.
+
+    A model's thoughts are left out.
+
+    Raises:
+        Bad: a part is no text.
+    """
     texts = []
     for part in parts:
         kind = part.get("type", "text") if isinstance(part, dict) else None

@@ -146,6 +146,12 @@ def rows(service: str, **how: Any) -> list[Row]:
     return list(trace_rows(service, **how))
 
 
+def read(row: Row) -> dict[str, Any]:
+    """What a trace gave, which must be a row."""
+    assert isinstance(row.data, dict)
+    return row.data
+
+
 def questions(rows: list[Row]) -> list[str]:
     """The last user message of each row that is a chat."""
     return [row.data["messages"][-2]["content"] for row in rows if not isinstance(row.data, Unreadable)]
@@ -187,7 +193,7 @@ def test_litellms_traces_are_read_whether_they_were_streamed_failed_or_called_in
 
     assert questions(told) == ["Within", "Stream", "Plain"]
     for row in told[1:]:
-        system, user, answer = row.data["messages"]  # type: ignore[index]
+        system, user, answer = read(row)["messages"]
         assert system == {"role": "system", "content": "Be short."}
         assert answer == {"role": "assistant", "content": f"Answer to {user['content']}"}
     ((reason, _),) = reasons(told).values()
@@ -234,7 +240,7 @@ def test_a_trace_may_name_its_category(service: str) -> None:
     arrived()
 
     (row,) = rows(service)
-    assert row.data["category"] == "faq"  # type: ignore[index]
+    assert read(row)["category"] == "faq"
 
 
 def test_a_trace_that_has_not_ended_is_told(service: str) -> None:
@@ -286,7 +292,7 @@ def test_a_span_of_ones_own_that_says_it_is_a_chat_is_one(service: str) -> None:
     arrived()
     (told,) = rows(service)
 
-    assert told.data["messages"] == [*messages, {"role": "assistant", "content": "Yes"}]  # type: ignore[index]
+    assert read(told)["messages"] == [*messages, {"role": "assistant", "content": "Yes"}]
 
 
 def test_the_filter_is_mlflows(service: str) -> None:

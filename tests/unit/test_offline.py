@@ -1,13 +1,10 @@
 """The stand-ins for a service LLM, and the grammar that one of them writes by."""
 
 import re
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import litellm
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +15,7 @@ from mlflow_llamaduo.service_llm.exchange import Failure, Request
 from mlflow_llamaduo.service_llm.offline.closed_qa import UNSAID, write_pairs
 from mlflow_llamaduo.service_llm.offline.llm import judge, teach
 from mlflow_llamaduo.service_llm.offline.metrics import containment, rouge_l, token_f1
+from tests.unit.grammars import grammar, names, unknown_holes
 
 # The judge
 
@@ -164,32 +162,10 @@ def test_the_ways_of_answering_are_mixed() -> None:
 
 
 FORMS = ("span", "sentence", "claim")
-HOLE, NAME, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"\{(\w+)\}"), re.compile(r"\d+-\d+(/\d+)?")
-
-
-@cache
-def grammar() -> dict[str, Any]:
-    text = (files("mlflow_llamaduo.service_llm.offline") / "closed_qa.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)  # ten times as fast as safe_load
-    return data
-
-
-def names(template: str) -> set[str]:
-    """The slots and words that every expansion of the template draws on, and those of its choices."""
-    return set(NAME.findall(template))
 
 
 def told(say: list[str]) -> set[str]:
     return set.intersection(*(names(text) for text in say))
-
-
-def unknown_holes(template: str, known: set[str]) -> list[str]:
-    found = []
-    while hole := HOLE.search(template):
-        if "|" not in hole[1] and hole[1] not in known and not RANGE.fullmatch(hole[1]):
-            found.append(hole[1])
-        template = template[: hole.start()] + "x" + template[hole.end() :]
-    return found + re.findall(r"[{}|]", template)
 
 
 def templates(genre: dict[str, Any]) -> list[str]:
@@ -206,16 +182,16 @@ def templates(genre: dict[str, Any]) -> list[str]:
 
 
 def test_every_word_list_is_filled_from_known_words() -> None:
-    words = grammar()["words"]
+    words = grammar("closed_qa")["words"]
 
     assert {
         name: bad for name, entries in words.items() for e in entries if (bad := unknown_holes(e, set(words)))
     } == {}
 
 
-@pytest.mark.parametrize("name", grammar()["genres"])
+@pytest.mark.parametrize("name", grammar("closed_qa")["genres"])
 def test_every_hole_of_a_genre_is_a_slot_before_it_a_word_a_range_or_a_choice(name: str) -> None:
-    genre, known = grammar()["genres"][name], set(grammar()["words"])
+    genre, known = grammar("closed_qa")["genres"][name], set(grammar("closed_qa")["words"])
 
     for slot, template in genre["slots"].items():
         assert unknown_holes(template, known) == [], slot
@@ -225,16 +201,16 @@ def test_every_hole_of_a_genre_is_a_slot_before_it_a_word_a_range_or_a_choice(na
         assert unknown_holes(template, known | {"claim"}) == [], template
 
 
-@pytest.mark.parametrize("name", grammar()["genres"])
+@pytest.mark.parametrize("name", grammar("closed_qa")["genres"])
 def test_every_slot_of_a_genre_is_used(name: str) -> None:
-    genre = grammar()["genres"][name]
+    genre = grammar("closed_qa")["genres"][name]
 
     assert set(genre["slots"]) <= set().union(*map(names, [*templates(genre), *genre["slots"].values()]))
 
 
-@pytest.mark.parametrize("name", grammar()["genres"])
+@pytest.mark.parametrize("name", grammar("closed_qa")["genres"])
 def test_every_question_asks_by_what_is_told_and_for_what_every_alternative_tells(name: str) -> None:
-    genre = grammar()["genres"][name]
+    genre = grammar("closed_qa")["genres"][name]
     lead = told(genre["lead"]["say"])
 
     for beat in (genre["lead"], *genre["beats"]):
@@ -252,9 +228,9 @@ def test_every_question_asks_by_what_is_told_and_for_what_every_alternative_tell
         assert names(wording) <= lead, wording
 
 
-@pytest.mark.parametrize("name", grammar()["genres"])
+@pytest.mark.parametrize("name", grammar("closed_qa")["genres"])
 def test_every_genre_asks_in_every_form(name: str) -> None:
-    genre = grammar()["genres"][name]
+    genre = grammar("closed_qa")["genres"][name]
     questions = [q for beat in (genre["lead"], *genre["beats"]) for q in beat.get("ask", ())]
 
     assert {form for q in questions for form in ("span", "sentence", "claim") if form in q} == {

@@ -3,19 +3,17 @@
 import json
 import re
 from functools import cache
-from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.service_llm.offline.classification import write_pairs
 from mlflow_llamaduo.service_llm.offline.classification_judge import by_labels, read_labels
 from mlflow_llamaduo.service_llm.offline.llm import judge, teach
+from tests.unit.grammars import grammar, unknown_holes
 
 # The judge
 
@@ -249,34 +247,15 @@ def test_the_judge_finds_the_list_of_nearly_every_written_prompt() -> None:
 # The grammar's data file: the rules that its head comment states
 
 
-HOLE, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"\d+-\d+(/\d+)?")
-
-
-@cache
-def grammar() -> dict[str, Any]:
-    text = (files("mlflow_llamaduo.service_llm.offline") / "classification.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)  # ten times as fast as safe_load
-    return data
-
-
-def unknown_holes(template: str, known: set[str]) -> list[str]:
-    found = []
-    while hole := HOLE.search(template):
-        if "|" not in hole[1] and hole[1] not in known and not RANGE.fullmatch(hole[1]):
-            found.append(hole[1])
-        template = template[: hole.start()] + "x" + template[hole.end() :]
-    return found + re.findall(r"[{}|]", template)
-
-
 def test_every_word_list_is_filled_from_known_words() -> None:
-    words = grammar()["words"]
+    words = grammar("classification")["words"]
 
     assert {name: bad for name, all_ in words.items() for e in all_ if (bad := unknown_holes(e, set(words)))} == {}
 
 
-@pytest.mark.parametrize("name", grammar()["kinds"])
+@pytest.mark.parametrize("name", grammar("classification")["kinds"])
 def test_every_hole_of_a_kind_is_known(name: str) -> None:
-    kind, known = grammar()["kinds"][name], set(grammar()["words"])
+    kind, known = grammar("classification")["kinds"][name], set(grammar("classification")["words"])
 
     for template in kind["ask"]:
         assert unknown_holes(template, known | {"unit"}) == [], template
@@ -288,9 +267,9 @@ def test_every_hole_of_a_kind_is_known(name: str) -> None:
             assert unknown_holes(template, known) == [], template
 
 
-@pytest.mark.parametrize("name", grammar()["kinds"])
+@pytest.mark.parametrize("name", grammar("classification")["kinds"])
 def test_the_labels_of_a_kind_are_told_apart_and_their_texts_do_not_name_them(name: str) -> None:
-    kind = grammar()["kinds"][name]
+    kind = grammar("classification")["kinds"][name]
     names = [label for entry in kind["labels"].values() for label in entry["names"]]
 
     assert len(set(names)) == len(names)

@@ -7,20 +7,19 @@ import re
 import warnings
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from itertools import chain, combinations, pairwise
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.service_llm.offline.coding import write_pairs
 from mlflow_llamaduo.service_llm.offline.coding_judge import READ, by_code
 from mlflow_llamaduo.service_llm.offline.llm import judge, teach
+from tests.unit.grammars import grammar, unknown_holes
 
 # The judge
 
@@ -310,27 +309,9 @@ def test_hardly_any_two_of_200_pairs_are_near_copies() -> None:
 
 # The grammar's data file: every rule that its head comment states
 
-HOLE = re.compile(r"\{([^{}]*)\}")
-
-
-@cache
-def grammar() -> dict[str, Any]:
-    text = (files("mlflow_llamaduo.service_llm.offline") / "coding.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)  # ten times as fast as safe_load
-    return data
-
-
-def unknown_holes(template: str, known: set[str]) -> list[str]:
-    found = []
-    while hole := HOLE.search(template):
-        if "|" not in hole[1] and hole[1] not in known and not re.fullmatch(r"\d+-\d+(/\d+)?", hole[1]):
-            found.append(hole[1])
-        template = template[: hole.start()] + "x" + template[hole.end() :]
-    return found + re.findall(r"[{}|]", template)
-
 
 def test_every_domain_names_the_same_things_by_words_that_can_stand_in_code() -> None:
-    for domain in grammar()["domains"]:
+    for domain in grammar("coding")["domains"]:
         names = [domain[key] for key in ("one", "many", "number", "numbers", "text", "flag")]
         assert set(domain) == {"one", "many", "number", "numbers", "text", "flag", "place"}
         assert len(set(names)) == 6
@@ -341,16 +322,16 @@ def test_every_domain_names_the_same_things_by_words_that_can_stand_in_code() ->
 
 
 def test_every_hole_of_the_prose_is_known() -> None:
-    data = grammar()
+    data = grammar("coding")
     known = {*data["words"], *data["domains"][0]}
     shared = [*data["remarks"], *chain(*data["closings"].values(), *data["settings"].values())]
 
     assert {text: bad for text in shared if (bad := unknown_holes(text, known))} == {}
 
 
-@pytest.mark.parametrize("name", grammar()["families"])
+@pytest.mark.parametrize("name", grammar("coding")["families"])
 def test_a_family_uses_what_it_has_and_has_what_it_uses(name: str) -> None:
-    data, family = grammar(), grammar()["families"][name]
+    data, family = grammar("coding"), grammar("coding")["families"][name]
     slots, domain = family.get("slots", {}), set(data["domains"][0])
     known = domain | set(data["words"])
     for slot, template in slots.items():

@@ -3,19 +3,18 @@
 import json
 import re
 from functools import cache
-from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.service_llm.offline.llm import judge, teach
 from mlflow_llamaduo.service_llm.offline.metrics import words
 from mlflow_llamaduo.service_llm.offline.summarization import write_pairs
+from tests.unit.grammars import grammar, names, unknown_holes
 
 PROJECT = Path(__file__).parents[2] / "projects" / "summarization"
 
@@ -194,28 +193,6 @@ def test_hardly_any_two_of_200_prompts_are_near_copies() -> None:
 
 # The grammar's data file: every rule that its head comment states
 
-HOLE, NAME, RANGE = re.compile(r"\{([^{}]*)\}"), re.compile(r"\{(\w+)\}"), re.compile(r"\d+-\d+(/\d+)?")
-
-
-@cache
-def grammar() -> dict[str, Any]:
-    text = (files("mlflow_llamaduo.service_llm.offline") / "summarization.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
-    return data
-
-
-def unknown_holes(template: str, known: set[str]) -> list[str]:
-    found = []
-    while hole := HOLE.search(template):
-        if "|" not in hole[1] and hole[1] not in known and not RANGE.fullmatch(hole[1]):
-            found.append(hole[1])
-        template = template[: hole.start()] + "x" + template[hole.end() :]
-    return found + re.findall(r"[{}|]", template)
-
-
-def names(template: str) -> set[str]:
-    return set(NAME.findall(template))
-
 
 def told(genre: dict[str, Any]) -> list[set[str]]:
     """The slots that each point tells in every one of its alternatives."""
@@ -224,16 +201,16 @@ def told(genre: dict[str, Any]) -> list[set[str]]:
 
 
 def test_every_word_list_is_filled_from_known_words() -> None:
-    lists = grammar()["words"]
+    lists = grammar("summarization")["words"]
 
     assert [
         hole for entries in lists.values() for entry in entries for hole in unknown_holes(entry, set(lists))
     ] == []
 
 
-@pytest.mark.parametrize("name", grammar()["genres"])
+@pytest.mark.parametrize("name", grammar("summarization")["genres"])
 def test_every_hole_of_a_genre_is_of_its_case_a_slot_before_it_a_word_a_range_or_a_choice(name: str) -> None:
-    genre, known = grammar()["genres"][name], set(grammar()["words"])
+    genre, known = grammar("summarization")["genres"][name], set(grammar("summarization")["words"])
     (of_case,) = {frozenset(case) for case in genre["cases"]}
     known |= of_case
 
@@ -248,9 +225,9 @@ def test_every_hole_of_a_genre_is_of_its_case_a_slot_before_it_a_word_a_range_or
     assert [hole for template in genre["summary"] for hole in unknown_holes(template, known)] == []
 
 
-@pytest.mark.parametrize("name", grammar()["genres"])
+@pytest.mark.parametrize("name", grammar("summarization")["genres"])
 def test_a_summary_says_what_the_points_tell_whichever_alternative_is_drawn(name: str) -> None:
-    genre = grammar()["genres"][name]
+    genre = grammar("summarization")["genres"][name]
     known = set().union(*told(genre))
 
     for template in genre["summary"]:

@@ -12,12 +12,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, TypeVar
 
-import yaml
-
-from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised
+from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised, read, tuples
 
 FEWEST_WORDS, MOST_WORDS = 40, 130
 """Of a prompt."""
@@ -215,11 +212,10 @@ def _drawn(weights: Mapping[Choice, int], rng: random.Random) -> Choice:
 
 @cache
 def _grammar() -> Grammar:
-    source = files("mlflow_llamaduo.service_llm.offline") / "classification.yaml"
-    data = yaml.load(source.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
+    data = read("classification")
     kinds = {kind: sum(len(label.core) for label in kind.labels) for kind in map(_kind, data["kinds"].values())}
     return Grammar(
-        words={name: tuple(entries) for name, entries in data["words"].items()},
+        words=tuples(data["words"]),
         one={kind: weight for kind, weight in kinds.items() if not kind.several},
         several={kind: weight for kind, weight in kinds.items() if kind.several},
     )

@@ -12,12 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal, get_args
 
-import yaml
-
-from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised
+from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised, read, tuples
 
 Form = Literal["span", "sentence", "claim"]
 """How a question is answered: words of the passage, a full sentence, or Yes or No to a claim."""
@@ -166,10 +163,8 @@ def _lay_out(passage: str, question: str, answer: str, rng: random.Random) -> Wr
 
 @cache
 def _grammar() -> Grammar:
-    source = files("mlflow_llamaduo.service_llm.offline") / "closed_qa.yaml"
-    data = yaml.load(source.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
-    words = {name: tuple(entries) for name, entries in data["words"].items()}
-    return Grammar(words, tuple(_genre(entry) for entry in data["genres"].values()))
+    data = read("closed_qa")
+    return Grammar(tuples(data["words"]), tuple(_genre(entry) for entry in data["genres"].values()))
 
 
 def _genre(entry: Mapping[str, Any]) -> Genre:

@@ -10,13 +10,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from string import Template
 from typing import Any
 
-import yaml
-
-from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised
+from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised, read, tuples
 
 FENCED_SHARE, FENCED_MOST = 0.08, 110
 """How many prompts ask for a fenced block, and for how many characters of code: the fence costs tokens too."""
@@ -102,20 +99,15 @@ def _lay_out(prose: tuple[str, str], given: str, rng: random.Random) -> str:
 
 @cache
 def _grammar() -> Grammar:
-    source = files("mlflow_llamaduo.service_llm.offline") / "coding.yaml"
-    data = yaml.load(source.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
+    data = read("coding")
     return Grammar(
-        words=_tuples(data["words"]),
+        words=tuples(data["words"]),
         domains=tuple(data["domains"]),
-        settings=_tuples(data["settings"]),
+        settings=tuples(data["settings"]),
         remarks=tuple(data["remarks"]),
-        closings=_tuples(data["closings"]),
+        closings=tuples(data["closings"]),
         families=tuple(_family(entry) for entry in data["families"].values()),
     )
-
-
-def _tuples(lists: Mapping[str, list[str]]) -> Mapping[str, tuple[str, ...]]:
-    return {name: tuple(entries) for name, entries in lists.items()}
 
 
 def _family(entry: Mapping[str, Any]) -> Family:

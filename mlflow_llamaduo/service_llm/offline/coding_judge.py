@@ -46,7 +46,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
 _warnings_are_global = threading.Lock()
 
 
-def by_code(reference: str, response: str) -> tuple[Given, Given]:
+def by_code(reference: str, response: str, _instruction: str = "") -> tuple[Given, Given]:
     """Similarity and precision of code, 0 to 1 each; any text can be scored, in time linear in its length."""
     (wanted, _), (given, prose) = _code(reference), _code(response)
     edit = _alike(_tokens(wanted), _tokens(given))

@@ -12,14 +12,18 @@ from mlflow_llamaduo.service_llm.offline.summarization_judge import by_facts
 
 
 def assess(task: str, reference: str, response: str, instruction: str = "") -> tuple[Given, Given]:
-    """Similarity and precision of a response; a task that is not known is scored like closed QA."""
-    judge = JUDGES.get(task, by_words)
-    if judge is by_labels:  # what other labels there were stands in the instruction alone
-        return by_labels(reference, response, instruction)
-    return judge(reference, response)
+    """Similarity and precision of a response; a task that is not known is scored like closed QA.
+
+    Args:
+        task: the task's name.
+        reference: the answer that is known to be good.
+        response: the answer to score.
+        instruction: the prompt; of a classification it says what other labels there were.
+    """
+    return JUDGES.get(task, by_words)(reference, response, instruction)
 
 
-def by_words(reference: str, response: str) -> tuple[Given, Given]:
+def by_words(reference: str, response: str, _instruction: str = "") -> tuple[Given, Given]:
     """Closed QA: how many words are shared.
 
     Similarity is the mean of token F1 and ROUGE-L; precision the mean of containment (is the reference answer
@@ -32,7 +36,7 @@ def by_words(reference: str, response: str) -> tuple[Given, Given]:
     )
 
 
-JUDGES: Mapping[str, Callable[[str, str], tuple[Given, Given]]] = {
+JUDGES: Mapping[str, Callable[[str, str, str], tuple[Given, Given]]] = {
     "classification": by_labels,
     "closed_qa": by_words,
     "coding": by_code,

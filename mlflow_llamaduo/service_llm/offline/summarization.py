@@ -9,12 +9,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
-from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised
+from mlflow_llamaduo.service_llm.offline.templates import Filler, WrittenPair, capitalised, read, tuples
 
 AIM = (60, 90)
 """Details are added until the passage has a length drawn from these limits, in words; the longest has 110."""
@@ -99,10 +96,8 @@ def _passage(genre: Genre, filler: Filler, rng: random.Random) -> str:
 
 @cache
 def _grammar() -> Grammar:
-    source = files("mlflow_llamaduo.service_llm.offline") / "summarization.yaml"
-    data = yaml.load(source.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
-    words = {name: tuple(entries) for name, entries in data["words"].items()}
-    return Grammar(words, tuple(_genre(entry) for entry in data["genres"].values()))
+    data = read("summarization")
+    return Grammar(tuples(data["words"]), tuple(_genre(entry) for entry in data["genres"].values()))
 
 
 def _genre(entry: Mapping[str, Any]) -> Genre:

@@ -45,7 +45,7 @@ _ENDING = re.compile(r"(?<=\w\w\w)(?:ings?|e[dsr]?|s)$")
 _DOUBLED = re.compile(r"(?<=\w\w)([b-df-hj-np-tv-z])\1$")
 
 
-def by_facts(reference: str, response: str) -> tuple[Given, Given]:
+def by_facts(reference: str, response: str, _instruction: str = "") -> tuple[Given, Given]:
     """Similarity and precision of a summary, 0 to 1 each; any text can be scored, in time linear in its length."""
     said, meant = _all_words(response), _all_words(reference)
     wanted, given = _facts(meant), _facts(said)

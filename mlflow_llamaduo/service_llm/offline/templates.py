@@ -9,6 +9,10 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import yaml
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)-(\d+)(?:/(\d+))?")
@@ -24,6 +28,18 @@ class WrittenPair:
     instruction: str
     """What a user would send."""
     response: str
+
+
+def read(name: str) -> dict[str, Any]:
+    """The data file of a grammar."""
+    text = (files("mlflow_llamaduo.service_llm.offline") / f"{name}.yaml").read_text(encoding="utf-8")
+    data: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - the safe one, in C
+    return data
+
+
+def tuples(lists: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    """Lists by name, such as a grammar's words."""
+    return {name: tuple(entries) for name, entries in lists.items()}
 
 
 class Filler:
