@@ -7,10 +7,9 @@ from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.records import Pair, Response
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import ConfigError
-from mlflow_llamaduo.judging import prompt as judging_prompt
+from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.store import Typical
 from mlflow_llamaduo.service_llm.terms import BATCH_DISCOUNT, Terms, terms
-from mlflow_llamaduo.synthesis import prompt as synthesis_prompt
 
 CHARACTERS_A_TOKEN = 4
 VERDICT_TOKENS = 90
@@ -68,7 +67,7 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
     answer = _mean([len(p.response) for p in parts.test]) // CHARACTERS_A_TOKEN
     judge = _judge(project, judged, _mean_tokens(parts.test) + answer, seen)
     pair = _mean_tokens(parts.train)
-    read = len(synthesis_prompt.SYSTEM) // CHARACTERS_A_TOKEN + pair
+    read = len(task_prompts(project)["synthesize"].text) // CHARACTERS_A_TOKEN + pair
     written = project.synthesis.pairs_per_call * pair
 
     planned = [judge("base: judge")]
@@ -93,7 +92,7 @@ def plan_synthesis(project: Project, seeds: Iterable[Pair], seen: Seen) -> Plann
     """The same for one batch of new pairs."""
     pair = _mean_tokens(seeds)
     calls = -(-project.synthesis.rows_per_round // project.synthesis.pairs_per_call)
-    read = len(synthesis_prompt.SYSTEM) // CHARACTERS_A_TOKEN + pair
+    read = len(task_prompts(project)["synthesize"].text) // CHARACTERS_A_TOKEN + pair
     return _planned(
         "synthesize", project.service_llm.generator, calls, read, project.synthesis.pairs_per_call * pair, seen
     )
@@ -123,7 +122,7 @@ def approve(likely_usd: float, project: Project, *, yes: bool) -> None:
 
 
 def _judge(project: Project, calls: int, data_tokens: int, seen: Seen) -> Callable[[str], Planned]:
-    read = len(judging_prompt.SYSTEM) // CHARACTERS_A_TOKEN + data_tokens
+    read = len(task_prompts(project)["judge"].text) // CHARACTERS_A_TOKEN + data_tokens
     return lambda stage: _planned(stage, project.service_llm.judge, calls, read, VERDICT_TOKENS, seen)
 
 

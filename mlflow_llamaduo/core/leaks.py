@@ -80,12 +80,11 @@ class LeakIndex:
 
     def same(self, rows: Tokens) -> Numbers:
         """For each row the number of a prompt of the same words, or -1."""
+        if not len(self._whole):
+            return np.full(len(rows), -1)
         order = np.argsort(self._whole, kind="stable")
         wanted = _whole(rows)
-        at = np.searchsorted(self._whole[order], wanted).clip(max=max(0, len(order) - 1))
-        if not len(order):
-            return np.full(len(rows), -1)
-        prompts = order[at]
+        prompts = order[np.searchsorted(self._whole[order], wanted).clip(max=len(order) - 1)]
         return np.where((self._whole[prompts] == wanted) & (np.diff(rows.starts) > 0), prompts, -1)
 
     def counts(self, hits: Hits) -> Numbers:

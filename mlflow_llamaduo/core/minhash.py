@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from mlflow_llamaduo.core.tokens import Hashes, Numbers, Tokens
+from mlflow_llamaduo.core.tokens import STEP, Hashes, Numbers, Tokens
 
 PERMUTATIONS = 64
 """Of each half."""
@@ -32,7 +32,6 @@ WINDOW = 8
 """In a bucket of more than so many rows each is compared with the first and with so many before it."""
 _CHUNK = 8192
 _RESPONSE = np.uint64(0x5851F42D4C957F2D)
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def template_words(tokens: Tokens) -> Hashes:
@@ -111,7 +110,7 @@ def _banded(signatures: Hashes, keys: Hashes) -> None:
     for band in range(keys.shape[1]):
         key = np.full(len(signatures), band + 1, np.uint64)
         for column in range(band * ROWS, (band + 1) * ROWS):
-            key = (key ^ signatures[:, column]) * _STEP
+            key = (key ^ signatures[:, column]) * STEP
             key ^= key >> np.uint64(31)
         keys[:, band] = key
 

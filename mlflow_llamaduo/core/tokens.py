@@ -17,7 +17,8 @@ from mlflow_llamaduo.core.text import words
 Hashes = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a hash is lost in the product
+STEP = np.uint64(0x9E3779B97F4A7C15)
+"""Mixes hashes: odd, so that no bit of one is lost in the product."""
 _VOCABULARY = 2_000_000
 
 
@@ -43,7 +44,7 @@ class Tokens:
             return np.empty(0, np.uint64), np.empty(0, np.int64)
         total = np.zeros(count, np.uint64)
         for offset in range(size):
-            total = total * _STEP + self.hashes[offset : offset + count]
+            total = total * STEP + self.hashes[offset : offset + count]
         places = np.flatnonzero(self.rows[:count] == self.rows[size - 1 :])
         return total[places], places
 

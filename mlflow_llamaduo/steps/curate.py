@@ -131,7 +131,7 @@ def _report(
 ) -> dict[str, Any]:
     reasons = {reason: count for reason, count in sorted(counts.items()) if reason != "kept"}
     return {
-        "files": {name: str(path) for name, path in asdict_paths(paths)},
+        "files": {name: str(path) for name, path in _given(paths)},
         "rows": counts.total(),
         "kept": counts["kept"],
         "rejected": reasons,
@@ -164,7 +164,7 @@ def _report(
     }
 
 
-def asdict_paths(paths: Paths) -> Iterator[tuple[str, Path]]:
+def _given(paths: Paths) -> Iterator[tuple[str, Path]]:
     """Name and path of the files that there are."""
     return ((name, path) for name, path in asdict(paths).items() if path is not None)
 
@@ -183,7 +183,7 @@ def _told(report: dict[str, Any], say: Say) -> dict[str, Any]:
 
 
 def _distinct(paths: Paths) -> None:
-    named = [(name.replace("new", "in"), path) for name, path in asdict_paths(paths)]
+    named = [(name.replace("new", "in"), path) for name, path in _given(paths)]
     for number, (name, path) in enumerate(named):
         for other, same in named[:number]:
             if path.absolute() == same.absolute():

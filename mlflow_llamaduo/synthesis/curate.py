@@ -88,12 +88,12 @@ def findings(new: Sketch, known: Known, tests: Sketch, leaks: LeakIndex, pair_at
 
     Args:
         new: the new rows.
-        known: the rows that are there.
+        known: the rows that are there, with the counts of the same held-out prompts.
         tests: the held-out rows.
         leaks: the index of the held-out prompts.
         pair_at: the texts of a row; rows count through held-out, known and new ones.
     """
-    common = template_runs(known.counts(leaks) + leaks.counts(new.hits), len(known) + len(new))
+    common = template_runs(known.run_counts + leaks.counts(new.hits), len(known) + len(new))
     given_away = worst(leaks.links(new.hits, common), new.same)
     found = {row: Finding("leak", prompt, share) for row, (prompt, share) in given_away.items()}
     for row, partner in _exact_copies(known, new):

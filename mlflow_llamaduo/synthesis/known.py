@@ -58,20 +58,15 @@ class Known:
         """Whether the held-out prompts are those that were counted for."""
         return np.array_equal(self.runs, leaks.runs)
 
-    def counts(self, leaks: LeakIndex) -> Numbers:
-        """In how many of the rows each run of the held-out prompts is; nothing is known of other prompts."""
-        return self.run_counts if self.knows(leaks) else np.zeros(len(leaks.runs), np.int64)
-
     def with_(self, rows: Sketch, which: Numbers, leaks: LeakIndex) -> "Known":
-        """These rows, and then those of `rows` that `which` numbers."""
+        """These rows, and then those of `rows` that `which` numbers; the held-out prompts are those it `knows`."""
         kept = np.isin(rows.hits.rows, which)
         hits = replace(rows.hits, rows=rows.hits.rows[kept], runs=rows.hits.runs[kept])
         return replace(
             self,
             exact=np.concatenate([self.exact, rows.exact[which]]),
             bands=np.concatenate([self.bands, rows.bands[which]]),
-            runs=leaks.runs,
-            run_counts=self.counts(leaks) + leaks.counts(hits),
+            run_counts=self.run_counts + leaks.counts(hits),
         )
 
     def save(self, path: Path, **more: Any) -> None:

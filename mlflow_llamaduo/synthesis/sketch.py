@@ -37,7 +37,7 @@ class Sketch:
 
 def template(sample: Sequence[Pair]) -> Hashes:
     """The words that a task's prompts have in common, from a sample of its rows; see `core.minhash`."""
-    return template_words(tokenize(pair.instruction for pair in sample[:: max(1, len(sample) // SAMPLE)]))
+    return template_words(tokenize(pair.instruction for pair in sample[:: max(1, -(-len(sample) // SAMPLE))]))
 
 
 def sketch(pairs: Iterable[Pair], *, without: Hashes, leaks: LeakIndex) -> Sketch:
