@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.records import Pair, Response
+from mlflow_llamaduo.core.records import Pair, Response, TaskPrompt
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.prompts import task_prompts
@@ -65,9 +65,10 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
     """
     judged = len(parts.test) * project.inference.responses_per_prompt * project.judging.repeats
     answer = _mean([len(p.response) for p in parts.test]) // CHARACTERS_A_TOKEN
-    judge = _judge(project, judged, _mean_tokens(parts.test) + answer, seen)
+    prompts = task_prompts(project)
+    judge = _judge(project, prompts["judge"], judged, _mean_tokens(parts.test) + answer, seen)
     pair = _mean_tokens(parts.train)
-    read = len(task_prompts(project)["synthesize"].text) // CHARACTERS_A_TOKEN + pair
+    read = len(prompts["synthesize"].text) // CHARACTERS_A_TOKEN + pair
     written = project.synthesis.pairs_per_call * pair
 
     planned = [judge("base: judge")]
@@ -85,7 +86,9 @@ def plan_judging(project: Project, responses: Iterable[Response], seen: Seen) ->
     """The same for the judging of responses that are there already."""
     lengths = [len(r.instruction) + len(r.reference) + len(r.text) for r in responses]
     calls = len(lengths) * project.judging.repeats
-    return _judge(project, calls, _mean(lengths) // CHARACTERS_A_TOKEN if lengths else 0, seen)("judge")
+    return _judge(
+        project, task_prompts(project)["judge"], calls, _mean(lengths) // CHARACTERS_A_TOKEN if lengths else 0, seen
+    )("judge")
 
 
 def plan_synthesis(project: Project, seeds: Iterable[Pair], seen: Seen) -> Planned:
@@ -121,8 +124,10 @@ def approve(likely_usd: float, project: Project, *, yes: bool) -> None:
         )
 
 
-def _judge(project: Project, calls: int, data_tokens: int, seen: Seen) -> Callable[[str], Planned]:
-    read = len(task_prompts(project)["judge"].text) // CHARACTERS_A_TOKEN + data_tokens
+def _judge(
+    project: Project, prompt: TaskPrompt, calls: int, data_tokens: int, seen: Seen
+) -> Callable[[str], Planned]:
+    read = len(prompt.text) // CHARACTERS_A_TOKEN + data_tokens
     return lambda stage: _planned(stage, project.service_llm.judge, calls, read, VERDICT_TOKENS, seen)
 
 
