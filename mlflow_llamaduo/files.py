@@ -128,11 +128,9 @@ def each_jsonl(path: Path, parse: Callable[[Any], T]) -> Iterator[T]:
             if not line:
                 continue
             try:
-                row = json.loads(line.decode())
-                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair breaks every later file
-                value = parse(row)
-            except (ValueError, RecursionError) as error:
-                problems.append(f"{path}:{number}: {_reason(error)}")
+                value = _parsed(line, parse)
+            except ValueError as error:
+                problems.append(f"{path}:{number}: {error}")
             else:
                 yield value
     if problems:
@@ -140,18 +138,33 @@ def each_jsonl(path: Path, parse: Callable[[Any], T]) -> Iterator[T]:
         raise DataError("\n".join([*problems[:SHOWN], *more]))
 
 
-def _reason(error: Exception) -> str:
+def _parsed(line: bytes, parse: Callable[[Any], T]) -> T:
+    try:
+        row = json.loads(line.decode())
+        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair breaks every later file
+    except UnicodeEncodeError:
+        raise ValueError("a text with half a character in it (a lone surrogate)") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(no_json(error)[1]) from error
+    return parse(row)
+
+
+def no_json(error: ValueError | RecursionError) -> tuple[str, str]:
+    """Why a line holds no JSON value, as one word (`not_json`, `encoding`, `too_deep`) and in words.
+
+    Args:
+        error: what decoding it, or `json.loads`, has raised.
+    """
     match error:
         case json.JSONDecodeError():
-            return f"not JSON: {error.msg} at column {error.colno}"
+            place = f"line {error.lineno} column" if error.lineno > 1 else "column"
+            return "not_json", f"not JSON: {error.msg} at {place} {error.colno}"
         case UnicodeDecodeError():
-            return f"not UTF-8: byte {error.object[error.start]:#04x} at column {error.start + 1}"
-        case UnicodeEncodeError():
-            return "a text with half a character in it (a lone surrogate)"
+            return "encoding", f"not UTF-8: byte {error.object[error.start]:#04x} at column {error.start + 1}"
         case RecursionError():
-            return "nested too deeply"
+            return "too_deep", "nested too deeply"
         case _:
-            return str(error)
+            return "not_json", "not JSON: a number of too many digits"
 
 
 def folder_digest(folder: Path) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 from mlflow_llamaduo.coverage.rows import Row, Unreadable
 from mlflow_llamaduo.coverage.tables import csv_rows, parquet_rows
 from mlflow_llamaduo.errors import DataError
+from mlflow_llamaduo.files import no_json
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 SHAPE = '{"messages": [{"role", "content"}, ...], "category": str}'
@@ -183,17 +184,8 @@ def from_line(line: bytes) -> Any | Unreadable:
 
 
 def _unreadable(error: ValueError | RecursionError, after: str = "") -> Unreadable:
-    match error:
-        case json.JSONDecodeError():
-            place = f"line {error.lineno} column" if error.lineno > 1 else "column"
-            return Unreadable("not_json", f"not JSON: {error.msg} at {place} {error.colno}{after}")
-        case UnicodeDecodeError():
-            byte = error.object[error.start]
-            return Unreadable("encoding", f"not UTF-8: byte {byte:#04x} at column {error.start + 1}")
-        case RecursionError():
-            return Unreadable("too_deep", f"nested too deeply{after}")
-        case _:
-            return Unreadable("not_json", f"not JSON: a number of too many digits{after}")
+    reason, detail = no_json(error)
+    return Unreadable(reason, detail + after)
 
 
 def _is_lines(head: bytes) -> bool:
