@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 
 def digest(*parts: Any) -> str:
@@ -110,6 +110,7 @@ class Response:
     text: str
     completion_tokens: int
     category: str = ""
+    source: str = ""
 
     @property
     def id(self) -> str:
@@ -140,6 +141,24 @@ class Unjudged:
 
 
 Judgement = Verdict | Unjudged
+
+Outcome = Literal["win", "tie", "loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One asking of a judge which of two answers is better, the response's own or its opponent's.
+
+    `opponent` is `reference`, `service_llm` or `champion`; `first` says whether the response stood first. `outcome` is
+    the response's, None where the reply had none: `reason` says why.
+    """
+
+    response_id: str
+    opponent: str
+    judge: str
+    first: bool
+    outcome: Outcome | None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,4 +124,4 @@ def _chat(pair: Pair) -> list[dict[str, str]]:
 
 
 def _response(pair: Pair, sample: int, text: str, tokens: int) -> Response:
-    return Response(pair.id, sample, pair.instruction, pair.response, text, tokens, pair.category)
+    return Response(pair.id, sample, pair.instruction, pair.response, text, tokens, pair.category, pair.source)
