@@ -1,30 +1,36 @@
 """The stages of one alignment, and how each is asked for: every one looks in the journal before it does anything."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from mlflow_llamaduo.base_models import BaseModelFolder
+from mlflow_llamaduo.asking import Say, Where, asked, asking, brought, budget, given, refuse_mostly_failed, title
+from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
-from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, TaskPrompt, Unjudged
-from mlflow_llamaduo.core.rounds import BASE, State
+from mlflow_llamaduo.config import Baselines, Project, ServiceModel
+from mlflow_llamaduo.core.records import (
+    Adapter,
+    Grown,
+    Pair,
+    PairSet,
+    Response,
+    TaskPrompt,
+)
+from mlflow_llamaduo.core.rounds import State
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
+from mlflow_llamaduo.inference.few_shot import examples
 from mlflow_llamaduo.journal import HOME, Journal
-from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.plan import CHARACTERS_A_TOKEN
 from mlflow_llamaduo.preflight import redaction
-from mlflow_llamaduo.progress import Watched, bar, watched
+from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import Prompts
-from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.client import Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.synthesis import Order, grow
+from mlflow_llamaduo.synthesis.answer import answer_with
 from mlflow_llamaduo.tracking import Tracker
-
-Say = Callable[[str], None]
 
 
 class Desk:
@@ -50,7 +56,7 @@ class Desk:
         self._say = say
         self._cleanup = cleanup
         self._connected = False
-        self._pool = EnginePool(base, project.inference)
+        self._pools = {base.digest: EnginePool(base, project.inference)}
 
     def finetune(self, train: PairSet, dev: PairSet, number: int) -> Adapter:
         recipe = self._project.finetune
@@ -58,7 +64,8 @@ class Desk:
         def make(place: Path) -> Adapter:
             self._say(f"{title(number)}: fine-tuning on {len(train)} pairs, {recipe.epochs} epochs at most")
             self._connect()
-            self._pool.yield_gpu()
+            for pool in self._pools.values():
+                pool.yield_gpu()
             with bar(f"{title(number)}: fine-tuning", optimizer_steps(len(train), recipe), "step") as progress:
                 return finetune(train, dev, base=self._base, recipe=recipe, target=place, done=progress.update)
 
@@ -71,50 +78,35 @@ class Desk:
         ]
         return self._journal.once("finetune", inputs, Adapter, make)
 
-    def infer(self, adapter: Adapter | None, prompts: PairSet, number: int) -> tuple[Response, ...]:
+    def infer(
+        self, adapter: Adapter | None, prompts: PairSet, where: Where, shots: tuple[Pair, ...] = ()
+    ) -> tuple[Response, ...]:
         settings = self._project.inference
+        base_digest = adapter.base_digest if adapter else self._base.digest
 
         def make(_: Path) -> tuple[Response, ...]:
-            self._say(f"{title(number)}: {settings.responses_per_prompt} answers to each of {len(prompts)} prompts")
+            self._say(f"{title(where)}: {settings.responses_per_prompt} answers to each of {len(prompts)} prompts")
             self._connect()
-            with bar(f"{title(number)}: answers", len(prompts), "prompt") as progress:
-                return self._pool.answer(prompts, adapter, done=progress.update)
+            with bar(f"{title(where)}: answers", len(prompts), "prompt") as progress:
+                return self._pool(adapter).answer(prompts, adapter, done=progress.update, shots=shots)
 
-        inputs = [
+        inputs: list[Any] = [
             prompts.digest,
             adapter.digest if adapter else None,
-            self._base.digest,
+            base_digest,
             settings.model_dump(),
         ]
-        return self._journal.once("infer", inputs, tuple[Response, ...], make)
+        return self._journal.once("infer", inputs + given([shot.id for shot in shots]), tuple[Response, ...], make)
 
-    def judge(self, responses: tuple[Response, ...], number: int) -> tuple[Judgement, ...]:
-        settings = self._project.judging
-        configured = self._project.service_llm.judge
-
-        def make(_: Path) -> tuple[Judgement, ...]:
-            calls = len(responses) * settings.repeats
-            llm = self._llm(configured, number, "judge", settings.trace_share)
-            self._say(f"{title(number)}: {llm.model} judges {len(responses)} answers, {settings.repeats} times each")
-            with asking(f"{title(number)}: judgings", calls, "judging", llm, calls, self._say) as progress:
-                judged = judge(
-                    responses, llm=llm, repeats=settings.repeats, done=progress.update, prompt=self._prompts["judge"]
-                )
-            if llm.meter.failed > calls / 2:
-                reason = next((j.reason for j in judged if isinstance(j, Unjudged)), "")
-                raise StageError(
-                    f"{llm.model} failed {llm.meter.failed} of {calls} judgings ({reason}); the others are kept: "
-                    "`llamaduo doctor` says more, and the same command asks for the rest"
-                )
-            return judged
-
-        inputs = [
-            [asdict(r) for r in responses],
-            configured.identity,
-            settings.repeats,
-            *_asked(self._prompts["judge"]),
-        ]
-        return self._journal.once("judge", inputs, tuple[Judgement, ...], make)
+    def baseline(self, name: str, state: State, champion: Callable[[], Adapter | None]) -> tuple[Response, ...]:
+        """The answers of a model that rounds are compared with; none where there is no champion."""
+        if name == "service_llm":
+            return self._service_llm(state.test)
+        if name == "champion":
+            adapter = champion()
+            return self.infer(adapter, state.test, name) if adapter else ()
+        count = self._project.baselines.few_shot or Baselines().few_shot
+        return self.infer(None, state.test, name, examples(state.train, count) if name == "few_shot" else ())
 
     def synthesize(self, state: State, failed: Mapping[str, float], number: int) -> Grown:
         settings = self._project.synthesis
@@ -122,7 +114,7 @@ class Desk:
         order = new_order(self._project, self._prompts["synthesize"], number, state.train, state.dev, failed)
 
         def make(_: Path) -> Grown:
-            llm = self._llm(configured, number, "synthesize", settings.trace_share)
+            llm = self.llm(configured, number, "synthesize", settings.trace_share)
             self._say(f"{title(number)}: {llm.model} writes {order.rows} pairs")
             with asking(f"{title(number)}: new pairs", order.rows, "pair", llm, order.calls, self._say) as progress:
                 index = HOME / self._project.task / "curation.npz"
@@ -136,57 +128,62 @@ class Desk:
             number,
             configured.identity,
             settings.model_dump(exclude={"trace_share", "prompt"}),
-            _asked(order.prompt),
+            asked(order.prompt),
             order.max_characters,
             self._project.coverage.model_dump(include={"redact_kinds", "phone_regions"}) if order.redact else None,
             [state.dev.digest, sorted(failed.items())],
         ]
         return self._journal.once("synthesize", inputs, Grown, make)
 
+    def _service_llm(self, prompts: PairSet) -> tuple[Response, ...]:
+        """The generator's own answers to the prompts, as many to each as the local model gives."""
+        configured, samples = self._project.service_llm.generator, self._project.inference.responses_per_prompt
+
+        def make(_: Path) -> tuple[Response, ...]:
+            calls = len(prompts) * samples
+            llm = self.llm(configured, "service_llm", "answer", self._project.judging.trace_share)
+            self._say(f"service_llm: {llm.model} answers {len(prompts)} prompts itself, {samples} times each")
+            with asking("service_llm: answers", calls, "answer", llm, calls, self._say) as progress:
+                responses, failed = answer_with(llm, prompts, samples=samples, done=progress.update)
+            refuse_mostly_failed(llm, calls, "answers", failed)
+            return responses
+
+        inputs = [prompts.digest, configured.identity, samples]
+        return self._journal.once("answer", inputs, tuple[Response, ...], make)
+
+    def _pool(self, adapter: Adapter | None) -> EnginePool:
+        """The one with the adapter's base: a champion may be of another."""
+        digest = adapter.base_digest if adapter else self._base.digest
+        if digest not in self._pools and adapter:
+            base = resolve(adapter.base_model, self._say)
+            if base.digest != digest:
+                raise StageError(
+                    f"{base.path} is not the {adapter.base_model} that the champion was trained on (digest "
+                    f"{base.digest}, not {digest}): put the original there, or take the alias champion from it"
+                )
+            self._pools[digest] = EnginePool(base, self._project.inference)
+        return self._pools[digest]
+
     def _connect(self) -> None:
         if not self._connected:
             self._cleanup.enter_context(cluster())
-            self._cleanup.callback(self._pool.release)
+            self._cleanup.callback(self._release)
             self._connected = True
 
-    def _llm(self, llm: ServiceModel, number: int, stage: str, trace_share: float) -> ServiceLLM:
+    def _release(self) -> None:
+        for pool in self._pools.values():
+            pool.release()
+
+    def llm(self, llm: ServiceModel, where: Where, stage: str, trace_share: float) -> ServiceLLM:
+        """A service LLM that is asked for this alignment, at its cost."""
         return ServiceLLM(
             llm,
             store=self._store,
             budget=budget(self._project),
-            purpose=Purpose(self._journal.fingerprint, f"{title(number)}: {stage}"),
+            purpose=Purpose(self._journal.fingerprint, f"{title(where)}: {stage}"),
             trace=self._tracker.trace,
             trace_share=trace_share,
         )
-
-
-def budget(project: Project) -> Budget:
-    """The caps that a project sets for its run and for the working folder."""
-    folder = project.limits.folder_budget_usd
-    return Budget(project.limits.budget_usd, float("inf") if folder is None else folder)
-
-
-@contextmanager
-def asking(
-    description: str, total: int, unit: str, llm: ServiceLLM, calls: int, say: Callable[[str], None]
-) -> Iterator[Watched]:
-    """Progress of a stage that asks the service LLM: a bar with rate, failures and dollars."""
-    with watched(description, total, unit, line=lambda: llm.meter.line(calls), say=say) as shown:
-        llm.meter.watch = shown.refresh
-        yield shown
-
-
-def brought(grown: Grown) -> str:
-    """What a round of synthesis brought, in a line."""
-    reasons = Counter(rejected.reason for rejected in grown.rejected)
-    line = f"{len(grown.kept)} new pairs kept"
-    if reasons:
-        line += "; rejected: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    if (length := grown.figures.get("prompt_length_ratio")) is not None:
-        responses, near = grown.figures["response_length_ratio"], grown.figures["nearest_seed_mean"]
-        line += f"; prompts {length:.2f} and responses {responses:.2f} times as long as people's, "
-        line += f"{100 * near:.0f} % of the words of the nearest one"
-    return line
 
 
 def new_order(
@@ -204,12 +201,3 @@ def new_order(
         dev=dev,
         failed=failed,
     )
-
-
-def _asked(prompt: TaskPrompt) -> tuple[str, str]:
-    return prompt.task, prompt.text
-
-
-def title(number: int) -> str:
-    """How a round is called on the terminal and in the reply store."""
-    return "base" if number == BASE else f"round {number}"

@@ -4,15 +4,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.gate import decide
-from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response
-from mlflow_llamaduo.core.rounds import BASE, Round, Split, State, StopReason, stop_reason
+from mlflow_llamaduo.core.adaptive import FIRST
+from mlflow_llamaduo.core.gate import Against, decide
+from mlflow_llamaduo.core.pairwise import tally
+from mlflow_llamaduo.core.records import Adapter, Comparison, Grown, Judgement, PairSet, Response
+from mlflow_llamaduo.core.rounds import Judged, Round, Split, State, StopReason, stop_reason
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.synthesis import failures
 from mlflow_llamaduo.tracking import Tracker
+
+Where = int | str
+"""On whose behalf a stage works: a round's number, or a baseline's name."""
+
+Responses = tuple[Response, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +28,12 @@ class Stages:
 
     collect: Callable[[], Split]
     finetune: Callable[[PairSet, PairSet, int], Adapter]
-    infer: Callable[[Adapter | None, PairSet, int], tuple[Response, ...]]
-    judge: Callable[[tuple[Response, ...], int], tuple[Judgement, ...]]
+    infer: Callable[[Adapter, PairSet, Where], Responses]
+    baseline: Callable[[str, State], Responses]
+    judge: Callable[[Responses, Where, int, Against | None], tuple[Judgement, ...]]
+    judge_by_others: Callable[[Responses, Where], tuple[tuple[Judgement, ...], ...]]
+    compare: Callable[[Responses, str, Mapping[str, str], Where], tuple[Comparison, ...]]
+    reference: Callable[[Responses], dict[str, float]]
     synthesize: Callable[[State, Mapping[str, float], int], Grown]
     tracker: Tracker
     registry: Registry
@@ -44,7 +55,8 @@ def align(project: Project, stages: Stages, journal: Journal) -> Outcome:
     """
     state = journal.entry().state or State.begin(stages.collect())
     try:
-        state = _with_baseline(state, stages)
+        for name in project.baseline_names:
+            state = _with_baseline(name, state, project, stages)
         while (stop := stop_reason(state, project.stops)) is None:
             state = _round(state, project, stages, journal)
             journal.update(state=state)
@@ -53,14 +65,23 @@ def align(project: Project, stages: Stages, journal: Journal) -> Outcome:
     return Outcome(state, stop)
 
 
-def _with_baseline(state: State, stages: Stages) -> State:
-    """The base model as it is, on the same test prompts: what the rounds must beat."""
-    if "base" in state.baselines:
+def _with_baseline(name: str, state: State, project: Project, stages: Stages) -> State:
+    """A model on the same test prompts: what the rounds are compared with.
+
+    The champion is looked for anew whenever a run begins: it may be another one by now. What the gate does not hold
+    against anything is judged as often as shows the judge's noise, and no more.
+    """
+    if name in state.baselines and name != "champion":
         return state
-    judgements = stages.judge(stages.infer(None, state.test, BASE), BASE)
-    baseline = score(judgements)
-    stages.tracker.baseline(baseline, judgements, state)
-    return state.with_baseline("base", baseline)
+    responses = stages.baseline(name, state)
+    if not responses:
+        return state.with_baseline(name, None)
+    repeats = project.judging.repeats if name in project.gated_baselines else min(FIRST, project.judging.repeats)
+    judgements = stages.judge(responses, name, repeats, None)
+    card = score(judgements, responses)
+    judged = Judged(responses, judgements, reference=stages.reference(responses))
+    stages.tracker.baseline(name, card, judged, state)
+    return state.with_baseline(name, card)
 
 
 def _round(state: State, project: Project, stages: Stages, journal: Journal) -> State:
@@ -73,14 +94,25 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
 
         adapter = stages.finetune(train, state.dev, number)
         responses = stages.infer(adapter, state.test, number)
-        judgements = stages.judge(responses, number)
+        compared = {name: _compare(responses, name, state, stages) for name in project.opponents}
+        against = Against(state.baselines, {name: tally(own) for name, own in compared.items() if own})
+        judgements = stages.judge(responses, number, project.judging.repeats, against)
+        others = stages.judge_by_others(responses, number)
 
-        scorecard = score(judgements)
-        decision = decide(scorecard, project.rules, state.baselines)
-        version = stages.registry.register(adapter, scorecard, decision, train=train, run_id=log.run_id)
+        scorecard = score(judgements, responses)
+        decision = decide(scorecard, project.rules, against)
+        version = stages.registry.register(
+            adapter, scorecard, decision, against=against, train=train, run_id=log.run_id
+        )
         if decision.passed:
             stages.registry.promote(version)
 
+        judged = Judged(
+            responses,
+            tuple(judgement for own in (judgements, *others) for judgement in own),
+            tuple(comparison for own in compared.values() for comparison in own),
+            stages.reference(responses),
+        )
         finished = Round(
             number=number,
             version=version,
@@ -92,12 +124,26 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
             seconds=journal.take_seconds(),
             service_llm_usd=stages.tracker.service_llm_usd(number),
             training_usd=project.finetune.usd(adapter.seconds),
+            others=tuple(score(own, responses) for own in others),
+            duels=tuple(against.duels.values()),
+            calls_saved=len(responses) * project.judging.repeats - len(judgements),
+            reference=judged.reference,
         )
-        log.record(finished, adapter, train, grown, responses, judgements)
+        log.record(finished, state.baselines, adapter, train, grown, judged)
     return state.after(finished, train, adapter)
+
+
+def _compare(responses: Responses, opponent: str, state: State, stages: Stages) -> tuple[Comparison, ...]:
+    """Each response with the opponent's answer to the same prompt; none where there is no champion."""
+    if opponent == "reference":
+        texts = {response.id: response.reference for response in responses}
+    else:
+        texts = {response.id: response.text for response in stages.baseline(opponent, state)}
+    return stages.compare(responses, opponent, texts, state.number) if texts else ()
 
 
 def _grow(state: State, stages: Stages) -> Grown:
     """New pairs like the train pairs, more of the kinds in which the last round's adapter failed on dev."""
+    assert state.adapter is not None  # noqa: S101 - every round before this one has trained one
     answers = stages.infer(state.adapter, state.dev, state.number - 1)
     return stages.synthesize(state, failures(answers), state.number)

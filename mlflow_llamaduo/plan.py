@@ -1,12 +1,15 @@
 """What a run will ask for, told before anything is spent."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.records import Pair, Response, TaskPrompt
+from mlflow_llamaduo.core.adaptive import FIRST
+from mlflow_llamaduo.core.records import Pair, Response
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.judging.pairwise import PAIRWISE
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.store import Typical
 from mlflow_llamaduo.service_llm.terms import BATCH_DISCOUNT, Terms, terms
@@ -14,6 +17,7 @@ from mlflow_llamaduo.service_llm.terms import BATCH_DISCOUNT, Terms, terms
 CHARACTERS_A_TOKEN = 4
 VERDICT_TOKENS = 90
 """An assumption: two scores with a sentence each. A judge that writes more costs more."""
+COMPARED_TOKENS = len(PAIRWISE.text) // CHARACTERS_A_TOKEN
 GUESSED = (0.5, 2.5)
 """How much shorter or longer replies may be than assumed, while none have been seen."""
 MEASURED = (0.8, 1.25)
@@ -63,32 +67,45 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
     Raises:
         ConfigError: the price of a model is not known.
     """
-    judged = len(parts.test) * project.inference.responses_per_prompt * project.judging.repeats
+    responses = len(parts.test) * project.inference.responses_per_prompt
+    repeats, models = project.judging.repeats, project.service_llm
     answer = _mean([len(p.response) for p in parts.test]) // CHARACTERS_A_TOKEN
+    prompt = _mean([len(p.instruction) for p in parts.test]) // CHARACTERS_A_TOKEN
     prompts = task_prompts(project)
-    judge = _judge(project, prompts["judge"], judged, _mean_tokens(parts.test) + answer, seen)
+    told = len(prompts["judge"].text) // CHARACTERS_A_TOKEN
     pair = _mean_tokens(parts.train)
     read = len(prompts["synthesize"].text) // CHARACTERS_A_TOKEN + pair
     written = project.synthesis.pairs_per_call * pair
 
-    planned = [judge("base: judge")]
+    def judge(stage: str, times: int, llm: ServiceModel = models.judge, least: float = 1.0) -> Planned:
+        known = told + prompt + 2 * answer
+        return _planned(f"{stage}: judge", llm, times * responses, known, VERDICT_TOKENS, seen, least=least)
+
+    planned: list[Planned] = []
+    for name in project.baseline_names:
+        if name == "service_llm":
+            planned.append(_planned(f"{name}: answer", models.generator, responses, prompt, answer, seen))
+        planned.append(judge(name, repeats if name in project.gated_baselines else min(FIRST, repeats)))
+    settles = project.judging.adaptive and not models.judge.batch
     for number in range(project.limits.rounds):
+        stage = f"round {number}"
         if number:
             calls = -(-project.synthesis.rows(number) // project.synthesis.pairs_per_call)
-            planned.append(
-                _planned(f"round {number}: synthesize", project.service_llm.generator, calls, read, written, seen)
-            )
-        planned.append(judge(f"round {number}: judge"))
+            planned.append(_planned(f"{stage}: synthesize", models.generator, calls, read, written, seen))
+        for _ in project.opponents:
+            known = COMPARED_TOKENS + prompt + 2 * answer
+            planned.append(_planned(f"{stage}: compare", models.judge, 2 * responses, known, VERDICT_TOKENS, seen))
+        planned.append(judge(stage, repeats, least=min(1.0, FIRST / repeats) if settles else 1.0))
+        planned += [judge(stage, repeats, llm) for llm in models.other_judges]
     return tuple(planned)
 
 
 def plan_judging(project: Project, responses: Iterable[Response], seen: Seen) -> Planned:
     """The same for the judging of responses that are there already."""
     lengths = [len(r.instruction) + len(r.reference) + len(r.text) for r in responses]
+    read = (len(task_prompts(project)["judge"].text) + _mean(lengths)) // CHARACTERS_A_TOKEN
     calls = len(lengths) * project.judging.repeats
-    return _judge(
-        project, task_prompts(project)["judge"], calls, _mean(lengths) // CHARACTERS_A_TOKEN if lengths else 0, seen
-    )("judge")
+    return _planned("judge", project.service_llm.judge, calls, read, VERDICT_TOKENS, seen)
 
 
 def plan_synthesis(project: Project, seeds: Iterable[Pair], seen: Seen) -> Planned:
@@ -104,7 +121,7 @@ def plan_synthesis(project: Project, seeds: Iterable[Pair], seen: Seen) -> Plann
 def total(planned: Iterable[Planned]) -> Dollars:
     """Low: the gate is passed in round 0. Likely: all rounds are run. High: all rounds, and long replies."""
     rows = tuple(planned)
-    first = [row for row in rows if row.stage in ("base: judge", "round 0: judge")] or rows
+    first = [row for row in rows if not re.match(r"round [1-9]", row.stage)] or rows
     return Dollars(
         sum(row.usd.low for row in first), sum(row.usd.likely for row in rows), sum(r.usd.high for r in rows)
     )
@@ -124,14 +141,10 @@ def approve(likely_usd: float, project: Project, *, yes: bool) -> None:
         )
 
 
-def _judge(
-    project: Project, prompt: TaskPrompt, calls: int, data_tokens: int, seen: Seen
-) -> Callable[[str], Planned]:
-    read = len(prompt.text) // CHARACTERS_A_TOKEN + data_tokens
-    return lambda stage: _planned(stage, project.service_llm.judge, calls, read, VERDICT_TOKENS, seen)
-
-
-def _planned(stage: str, llm: ServiceModel, calls: int, read: int, written: float, seen: Seen) -> Planned:
+def _planned(
+    stage: str, llm: ServiceModel, calls: int, read: int, written: float, seen: Seen, *, least: float = 1.0
+) -> Planned:
+    """One stage; at least the share `least` of its calls is made."""
     known = terms(llm)
     before = seen(known.name, stage.rpartition(": ")[2])
     measured = before is not None and before.replies >= ENOUGH
@@ -151,7 +164,7 @@ def _planned(stage: str, llm: ServiceModel, calls: int, read: int, written: floa
         calls,
         calls * read,
         round(calls * written),
-        Dollars(usd(INPUT[0], short), usd(1.0, 1.0), usd(INPUT[1], long)),
+        Dollars(least * usd(INPUT[0], short), usd(1.0, 1.0), usd(INPUT[1], long)),
         None if llm.batch else _minutes(known, llm, calls, read, written, before),
     )
 

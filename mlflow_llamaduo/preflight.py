@@ -15,6 +15,7 @@ from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import task_prompts
+from mlflow_llamaduo.service_llm.family import family
 from mlflow_llamaduo.service_llm.offline.teachers import TEACHERS
 from mlflow_llamaduo.service_llm.terms import BATCH_PROVIDERS, missing_key, presets, terms
 
@@ -32,6 +33,7 @@ def check(project: Project) -> Gathered:
         DataError: fewer rows are pairs than the split needs.
     """
     check_models(*project.service_llm.models)
+    check_judges(project)
     if project.limits.rounds > 1:
         check_grammar(project)
     task_prompts(project)
@@ -46,6 +48,31 @@ def check_models(*models: ServiceModel) -> None:
     """
     if problems := missing(*models):
         raise ConfigError("\n".join(problems))
+
+
+def check_judges(project: Project) -> None:
+    """That judges can be told apart, and that none judges its own family where the gate forbids it.
+
+    Raises:
+        ConfigError: two judges are one model, or the judge is of the generator's family under
+            `gate.forbid_same_family`.
+    """
+    names = [terms(llm).name for llm in project.service_llm.judges]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"service_llm.other_judges: {', '.join(twice)} judges already; name another model")
+    if project.gate.forbid_same_family and (warning := same_family(project)):
+        raise ConfigError(f"gate.forbid_same_family: {warning}")
+
+
+def same_family(project: Project) -> str | None:
+    """What is to be said of a judge of the generator's family; None where they are of two."""
+    judge, generator = project.service_llm.judge, project.service_llm.generator
+    if family(judge) != family(generator):
+        return None
+    return (
+        f"judge {judge.model} and generator {generator.model} are of one family ({family(judge)}): judges favour "
+        "students of their own family; take a judge of another one (--set service_llm.judge=...)"
+    )
 
 
 def missing(*models: ServiceModel) -> list[str]:

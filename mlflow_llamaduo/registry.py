@@ -6,8 +6,6 @@ repeated: a version is found again by the digest of its adapter and the alignmen
 
 import json
 import tempfile
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,14 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from mlflow_llamaduo import __version__
+from mlflow_llamaduo.champion import fetch
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.gate import Decision
+from mlflow_llamaduo.core.gate import Against, Decision
 from mlflow_llamaduo.core.records import Adapter, PairSet, Version
 from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.evidence import evidence_of
 from mlflow_llamaduo.pyfunc_model import Package, pack
+from mlflow_llamaduo.service_llm.family import told
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string")]),
@@ -45,14 +46,24 @@ class Registry:
         self._client = MlflowClient()
 
     def register(
-        self, adapter: Adapter, scorecard: Scorecard, decision: Decision, *, train: PairSet, run_id: str
+        self,
+        adapter: Adapter,
+        scorecard: Scorecard,
+        decision: Decision,
+        *,
+        against: Against,
+        train: PairSet,
+        run_id: str,
     ) -> Version:
         """The adapter as a version with its evidence, logged with the active run `run_id`; found again if there.
 
         A version that passed the gate becomes `challenger`.
         """
         name, tags = self._project.registered_model, self._tags(adapter, decision)
-        version = self._find(name, tags) or self._create(name, tags, adapter, scorecard, decision, train, run_id)
+        version = self._find(name, tags)
+        if version is None:
+            evidence = evidence_of(self._project, adapter, scorecard, decision, against, train=train, run_id=run_id)
+            version = self._create(name, tags, adapter, evidence, run_id)
         if decision.passed:
             self._client.set_registered_model_alias(name, "challenger", str(version.number))
         return version
@@ -73,6 +84,31 @@ class Registry:
         self._client.set_model_version_tag(version.name, str(version.number), "llamaduo.review", "auto")
         return True
 
+    def champion(self) -> Adapter | None:
+        """The adapter of the version that is served, on this machine; None where there is no champion.
+
+        Raises:
+            DataError: the champion was not made by llamaduo.
+        """
+        name = self._project.registered_model
+        number = self.alias(name, "champion")
+        if number is None:
+            return None
+        folder = fetch(name, number)
+        package = json.loads((folder / "package.json").read_text())
+        evidence = json.loads((folder / "evidence.json").read_text())
+        return Adapter(
+            path=str(folder / "adapter"),
+            digest=str(evidence["adapter"]["digest"]),
+            base_model=package["base_model"],
+            base_digest=package["base_digest"],
+            train_loss=0.0,
+            eval_loss=0.0,
+            best_epoch=0.0,
+            tokens=0,
+            seconds=0.0,
+        )
+
     def alias(self, name: str, alias: str) -> int | None:
         """The number of the version that an alias stands for, or None."""
         try:
@@ -89,6 +125,7 @@ class Registry:
             "llamaduo.adapter": adapter.digest,
             "llamaduo.base_model": adapter.base_model,
             "llamaduo.judge": self._project.service_llm.judge.model,
+            "llamaduo.judge_family": told(self._project.service_llm),
             "llamaduo.decision": str(decision),
         }
 
@@ -103,12 +140,9 @@ class Registry:
         name: str,
         tags: dict[str, str],
         adapter: Adapter,
-        scorecard: Scorecard,
-        decision: Decision,
-        train: PairSet,
+        evidence: dict[str, Any],
         run_id: str,
     ) -> Version:
-        evidence = self._evidence(adapter, scorecard, decision, train, run_id)
         settings = self._project.inference
         package = Package(
             task=self._project.task,
@@ -138,31 +172,3 @@ class Registry:
             name, source=logged.model_uri, run_id=run_id, tags=tags, model_id=logged.model_id
         )
         return Version(name, int(made.version), run_id)
-
-    def _evidence(
-        self, adapter: Adapter, scorecard: Scorecard, decision: Decision, train: PairSet, run_id: str
-    ) -> dict[str, Any]:
-        """Everything that led to the decision, as JSON values."""
-        evidence = {
-            "decision": "passed" if decision.passed else "not passed",
-            "rules": [
-                {
-                    "figure": result.rule.figure,
-                    "at_least": result.rule.at_least,
-                    "value": result.value,
-                    "passed": result.passed,
-                }
-                for result in decision.results
-            ],
-            "scorecard": asdict(scorecard),
-            "judge": self._project.service_llm.judge.model,
-            "generator": self._project.service_llm.generator.model,
-            "offline_stand_ins": self._project.offline,
-            "adapter": {**asdict(adapter), "path": None},
-            "train": {"rows": len(train), "digest": train.digest},
-            "fingerprint": self._project.fingerprint,
-            "run_id": run_id,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        json.dumps(evidence)  # a value that is no JSON must fail here, not in somebody's audit
-        return evidence

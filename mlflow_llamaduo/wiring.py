@@ -4,14 +4,17 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from mlflow_llamaduo.asking import PAID, Say, Where, title
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rounds import stop_reason
 from mlflow_llamaduo.coverage.gathered import Gathered, told
-from mlflow_llamaduo.desk import Desk, Say, title
+from mlflow_llamaduo.desk import Desk
 from mlflow_llamaduo.journal import HOME, Journal
+from mlflow_llamaduo.jury import Jury
 from mlflow_llamaduo.loop import Outcome, Stages, align
+from mlflow_llamaduo.preflight import same_family
 from mlflow_llamaduo.prompts import Prompts, registered, task_prompts
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
@@ -34,6 +37,8 @@ def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outco
     """
     prompts, parts = task_prompts(project), gathered.parts
     say(told(gathered.report))
+    if warning := same_family(project):
+        say(warning)
     if parts.left_out:
         say(f"{len(parts.left_out)} pairs are left out: they were test pairs before, or give one away")
     data = f"{parts.train.digest[:6]}{parts.test.digest[:6]}"
@@ -68,22 +73,28 @@ def stages(project: Project, gathered: Gathered, journal: Journal, prompts: Prom
         cleanup.callback(store.close)
         prompts = registered(project, prompts, say)
         tracker = Tracker(
-            project, gathered, journal, prompts, lambda number: _spent_usd(store, journal.fingerprint, number)
+            project, gathered, journal, prompts, lambda where: _spent_usd(store, journal.fingerprint, where)
         )
+        registry = Registry(project)
         desk = Desk(project, journal, base, store, tracker, prompts, say, cleanup)
+        jury = Jury(project, journal, prompts, desk.llm, say)
         yield Stages(
             collect=lambda: gathered.parts,
             finetune=desk.finetune,
             infer=desk.infer,
-            judge=desk.judge,
+            baseline=lambda name, state: desk.baseline(name, state, registry.champion),
+            judge=jury.judge,
+            judge_by_others=jury.judge_by_others,
+            compare=jury.compare,
+            reference=jury.reference,
             synthesize=desk.synthesize,
             tracker=tracker,
-            registry=Registry(project),
+            registry=registry,
         )
 
 
-def _spent_usd(store: ReplyStore, run: str, number: int | None) -> float:
-    """Dollars of one round's stages, or of all."""
-    if number is None:
+def _spent_usd(store: ReplyStore, run: str, where: Where | None) -> float:
+    """Dollars of the stages of one round or baseline, or of all."""
+    if where is None:
         return store.spent_usd(run)
-    return sum(store.spent_usd(run, f"{title(number)}: {stage}") for stage in ("judge", "synthesize"))
+    return sum(store.spent_usd(run, f"{title(where)}: {stage}") for stage in PAID)

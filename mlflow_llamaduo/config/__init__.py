@@ -7,8 +7,10 @@
 A key that is not known is an error, and all errors are told at once.
 """
 
+from mlflow_llamaduo.config.gate import DEFAULT_GATE, Gate, rules_of
 from mlflow_llamaduo.config.load import load, projects_folder
 from mlflow_llamaduo.config.sections import (
+    Baselines,
     Costs,
     Coverage,
     FineTune,
@@ -25,9 +27,12 @@ from mlflow_llamaduo.config.sections import (
 from mlflow_llamaduo.config.tree import Project
 
 __all__ = [
+    "DEFAULT_GATE",
+    "Baselines",
     "Costs",
     "Coverage",
     "FineTune",
+    "Gate",
     "Inference",
     "Judging",
     "Project",
@@ -40,4 +45,5 @@ __all__ = [
     "load",
     "nearest",
     "projects_folder",
+    "rules_of",
 ]

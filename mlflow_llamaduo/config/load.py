@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mlflow_llamaduo.config.gate import SETTINGS
 from mlflow_llamaduo.config.sections import nearest
 from mlflow_llamaduo.config.tree import Project
+from mlflow_llamaduo.core.scoring import SCORES
 from mlflow_llamaduo.errors import ConfigError
 
 
@@ -108,15 +110,18 @@ def _tree(dotted: Mapping[str, Any]) -> dict[str, Any]:
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` over `below`, branch by branch.
 
-    The gate is one value and is replaced whole; so is a service LLM that another model takes the place of: the key,
-    the price and the limits of the old one are not the new one's.
+    The gate is one value and is replaced whole, but where only its settings are named; so is a service LLM that
+    another model takes the place of: the key, the price and the limits of the old one are not the new one's.
     """
     merged = dict(below)
     for key, new in above.items():
         old, value = merged.get(key), new
         if key in ("judge", "generator"):  # `judge: gpt-4o` is short for `judge: {model: gpt-4o}`
             old, value = ({"model": side} if isinstance(side, str) else side for side in (old, new))
-        if isinstance(old, dict) and isinstance(value, dict) and key != "gate" and not _another(old, value):
+        if key == "gate" and not _whole(value):
+            old = old if isinstance(old, dict) or old is None else {f"{score}_mean": old for score in SCORES}
+            merged[key] = {**(old or {}), **value}
+        elif isinstance(old, dict) and isinstance(value, dict) and key != "gate" and not _another(old, value):
             merged[key] = _merge(old, value)
         else:
             merged[key] = value
@@ -131,17 +136,18 @@ def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, 
     for name in own:
         if name not in known:
             raise ConfigError(f"{duo}: profiles: unknown profile {name!r}{nearest(str(name), known)}")
-    coverage = sources[duo].get("coverage")
-    if (
-        isinstance(coverage, dict)
-        and "source" in coverage
-        and isinstance(sources[profile_file].get("coverage"), dict)
-    ):
-        sources[profile_file]["coverage"].pop("source", None)
+    for section, key in (("coverage", "source"), ("", "gate")):
+        above, below = (sources[file].get(section) if section else sources[file] for file in (duo, profile_file))
+        if isinstance(above, dict) and isinstance(below, dict) and key in above:
+            below.pop(key, None)
     path = profile_file.with_suffix("").as_posix()
     name = next((name for name in own if path == name or path.endswith(f"/{name}")), None)
     tree: dict[str, Any] = own.get(name, {})
     return tree
+
+
+def _whole(gate: Any) -> bool:
+    return not (isinstance(gate, dict) and gate and set(gate) <= set(SETTINGS))
 
 
 def _another(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from mlflow_llamaduo.core.redact import KINDS, REGIONS
+from mlflow_llamaduo.core.scoring import THRESHOLDS
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[int, Field(ge=1)]
 Usd = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Metric = Literal[
+    "exact_match", "token_f1", "rouge_l", "chrf", "label_accuracy", "edit_similarity"
+]  # judging.metrics computes them
 
 
 class Section(BaseModel):
@@ -102,15 +106,24 @@ def _named(default: str) -> BeforeValidator:
 
 
 class ServiceLLMs(Section):
-    """The service LLM in its two parts: the generator writes pairs, the judge scores responses."""
+    """The service LLM in its parts: the generator writes pairs, the judge scores responses and holds the gate.
+
+    `other_judges` score the same responses. Their scores are kept apart, and are in no gate: judges differ.
+    """
 
     generator: Annotated[ServiceModel, _named("offline/teacher")] = ServiceModel(model="offline/teacher")
     judge: Annotated[ServiceModel, _named("offline/judge")] = ServiceModel(model="offline/judge")
+    other_judges: Annotated[tuple[Annotated[ServiceModel, _named("offline/judge")], ...], Listed] = ()
 
     @property
     def models(self) -> tuple[ServiceModel, ...]:
-        """The distinct ones of the two."""
-        return (self.judge,) if self.judge == self.generator else (self.judge, self.generator)
+        """The distinct ones of all."""
+        return tuple(dict.fromkeys((self.judge, self.generator, *self.other_judges)))
+
+    @property
+    def judges(self) -> tuple[ServiceModel, ...]:
+        """All that judge, the gate's first."""
+        return (self.judge, *self.other_judges)
 
 
 class FineTune(Section):
@@ -152,12 +165,30 @@ class Inference(Section):
 class Judging(Section):
     """M judgings a response; `trace_share` of the calls (0 to 1) become MLflow traces.
 
-    `prompt` is a file of the project, or `prompts:/...` in the MLflow Prompt Registry; empty is prompts/judge.md.
+    With `adaptive`, asking about a round's responses stops once the gate's decision can no longer change. Coverage
+    is told at `thresholds`. `pairwise` compares each response with the `reference`, the answer of the `service_llm`
+    or the `champion`'s, in both orders. `metrics` are the reference metrics; unset, those of the task. `prompt` is a
+    file of the project, or `prompts:/...` in the MLflow Prompt Registry; empty is prompts/judge.md.
     """
 
     prompt: str = ""
     repeats: Positive = 10
+    adaptive: bool = True
+    thresholds: Annotated[tuple[Percent, ...], Listed] = THRESHOLDS
+    pairwise: Annotated[tuple[Literal["reference", "service_llm", "champion"], ...], Listed] = ()
+    metrics: Annotated[tuple[Metric, ...], Listed] | None = None
     trace_share: Share = 0.05
+
+
+class Baselines(Section):
+    """What a round is compared with beside the base model, on the same test prompts by the same judge.
+
+    `few_shot` is how many train pairs stand before the prompt as examples, 0 for none; the service LLM's own answers
+    are those of the generator. What the gate needs is measured whatever is said here.
+    """
+
+    few_shot: Annotated[int, Field(ge=0)] = 3
+    service_llm: bool = True
 
 
 class Synthesis(Section):

@@ -1,51 +1,25 @@
 """The whole of one alignment's configuration: the sections, the gate, and what follows from them."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
-
+from mlflow_llamaduo.config.gate import DEFAULT_GATE, GateForm, needed, rules_of
 from mlflow_llamaduo.config.sections import (
+    Baselines,
     Costs,
     Coverage,
     FineTune,
     Inference,
     Judging,
-    Percent,
     Section,
     ServiceLLMs,
     Serving,
     Stops,
     Synthesis,
-    nearest,
 )
-from mlflow_llamaduo.core.gate import FIGURES, GateRule
+from mlflow_llamaduo.core.gate import BASELINES, OPPONENTS, GateRule
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rounds import Limits
-
-
-def _gate_form(value: Any) -> Any:
-    """A number asks for both means (the authors' gate); `figure=70,other=50` is the command line's form."""
-    if isinstance(value, str):
-        try:
-            value = float(value) if "=" not in value else dict(part.split("=", 1) for part in value.split(","))
-        except ValueError as error:
-            raise ValueError(f"expected a number or figure=number,..., not {value!r}") from error
-    if isinstance(value, dict) and any(isinstance(least, bool) for least in value.values()):
-        raise ValueError("a least value is a number, not true or false")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {"precision_mean": value, "similarity_mean": value}
-    return value
-
-
-def _known_figures(gate: dict[str, float]) -> dict[str, float]:
-    for figure in gate:
-        if figure not in FIGURES:
-            raise ValueError(f"unknown figure {figure!r}{nearest(figure, FIGURES)}; known: {', '.join(FIGURES)}")
-    return gate
-
-
-Gate = Annotated[dict[str, Percent], Field(min_length=1), BeforeValidator(_gate_form), AfterValidator(_known_figures)]
 
 
 class Project(Section):
@@ -57,12 +31,13 @@ class Project(Section):
     category: str = ""
     base_model: str
     promotion: Literal["auto", "review"] = "review"
-    gate: Gate
+    gate: GateForm = DEFAULT_GATE
     coverage: Coverage = Coverage()
     service_llm: ServiceLLMs = ServiceLLMs()
     finetune: FineTune = FineTune()
     inference: Inference = Inference()
     judging: Judging = Judging()
+    baselines: Baselines = Baselines()
     synthesis: Synthesis = Synthesis()
     limits: Stops = Stops()
     serving: Serving = Serving()
@@ -82,7 +57,27 @@ class Project(Section):
     @property
     def rules(self) -> tuple[GateRule, ...]:
         """The gate as the rules that `decide` takes."""
-        return tuple(GateRule(figure, least) for figure, least in sorted(self.gate.items()))
+        return rules_of(self.gate)
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """The models that rounds are compared with, in the order in which they are measured."""
+        asked = {"base"} | needed(self.gate)[0]
+        asked |= {"few_shot"} if self.baselines.few_shot else set()
+        asked |= {"service_llm"} if self.baselines.service_llm else set()
+        asked |= {name for name in self.opponents if name != "reference"}
+        return tuple(name for name in BASELINES if name in asked)
+
+    @property
+    def gated_baselines(self) -> frozenset[str]:
+        """Those that the gate holds a round against."""
+        return needed(self.gate)[0]
+
+    @property
+    def opponents(self) -> tuple[str, ...]:
+        """Whom each response is compared with in pairs."""
+        asked = needed(self.gate)[1].union(self.judging.pairwise)
+        return tuple(name for name in OPPONENTS if name in asked)
 
     @property
     def stops(self) -> Limits:
@@ -91,7 +86,7 @@ class Project(Section):
 
     @property
     def offline(self) -> bool:
-        """True when both service LLMs are the offline stand-ins."""
+        """True when all service LLMs are the offline stand-ins."""
         return all(llm.model.startswith("offline/") for llm in self.service_llm.models)
 
     @property
@@ -108,8 +103,8 @@ class Project(Section):
             "limits": True,
             "finetune": {"usd_per_hour"},
             "service_llm": True,
-            "judging": {"trace_share"},
+            "judging": {"trace_share", "thresholds", "metrics"},
             "synthesis": {"trace_share"},
         }
-        asked = [self.service_llm.judge.identity, self.service_llm.generator.identity]
+        asked = [llm.identity for llm in (*self.service_llm.judges, self.service_llm.generator)]
         return digest(self.model_dump(mode="json", exclude=outside), asked)

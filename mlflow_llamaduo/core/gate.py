@@ -1,52 +1,112 @@
 """May this version be promoted, and why not.
 
-A rule is a figure and the least value it may have. The paper's own gate (90 and 90) passes no local model of
-its Table 1, so the gate is the user's, per task, and every rule's figure is told whether it passed or not.
+A rule is a figure and the least value it may have, on the figure itself or on the lower bound of its 95 % interval.
+The paper's own gate (90 and 90) passes no local model of its Table 1, so the default asks for a share of the service
+LLM's own score. Every rule's figure is told whether it passed or not; the decision is a value, and the evidence.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import floor
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import floor, isfinite
+from typing import Any, Literal
 
-from mlflow_llamaduo.core.scoring import Scorecard
+import numpy as np
+
+from mlflow_llamaduo.core.interval import Estimate, Floats, of_differences, of_ratio, of_scores
+from mlflow_llamaduo.core.pairwise import Duels
+from mlflow_llamaduo.core.scoring import NOTHING, SCORES, Scorecard, Table
+
+On = Literal["mean", "lower_bound"]
 
 FIGURES = (
-    "precision_mean",
-    "similarity_mean",
-    "precision_coverage_50",
-    "precision_coverage_70",
-    "similarity_coverage_50",
-    "similarity_coverage_70",
+    *(f"{score}_mean" for score in SCORES),
+    *(f"{score}_coverage_<threshold>" for score in SCORES),
+    *(f"{score}_perf_matching" for score in SCORES),
+    *(f"{score}_over_<baseline>" for score in SCORES),
+    *(f"{score}_worst_slice" for score in SCORES),
+    "win_rate_over_<opponent>",
     "judged_share",
-    "gain_over_base",
 )
-"""What a rule may ask for; all 0 to 100, `gain_over_base` in points of mean precision above the base model."""
+"""What a rule may ask for. Means, coverage, slices, win rate and share are 0 to 100, differences -100 to 100."""
+
+BASELINES = ("base", "few_shot", "service_llm", "champion")
+OPPONENTS = ("reference", "service_llm", "champion")
+
+FEWEST_IN_A_SLICE = 5
+"""Prompts of a slice that is held against the gate: fewer say nothing."""
+
+_FIGURE = re.compile(
+    r"(?P<score>precision|similarity)_"
+    r"(?:(?P<kind>mean|perf_matching|worst_slice)|coverage_(?P<threshold>\d{1,2}|100)|over_(?P<baseline>\w+))"
+    r"|win_rate_over_(?P<opponent>\w+)|(?P<share>judged_share)"
+)
 
 
-NO_GAIN = -100.0
-"""Where base or candidate has no verdict at all there is nothing to compare: no gate must pass on that."""
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure's name, taken apart."""
+
+    kind: str
+    score: str = ""
+    threshold: float = 0.0
+    other: str = ""
+
+    @staticmethod
+    def read(name: str) -> "Figure":
+        """Take a name apart.
+
+        Raises:
+            ValueError: there is no such figure.
+        """
+        match = _FIGURE.fullmatch(name)
+        if match is None:
+            raise ValueError(f"unknown figure {name!r}; known: {', '.join(FIGURES)}")
+        found = match.groupdict()
+        if found["share"]:
+            return Figure("judged_share")
+        if found["opponent"]:
+            return Figure("win_rate", other=_among(name, found["opponent"], OPPONENTS))
+        score = str(found["score"])
+        if found["threshold"]:
+            return Figure("coverage", score, threshold=float(found["threshold"]))
+        if found["baseline"]:
+            return Figure("over", score, other=_among(name, found["baseline"], BASELINES))
+        return Figure(str(found["kind"]), score, other="service_llm" if found["kind"] == "perf_matching" else "")
 
 
 @dataclass(frozen=True, slots=True)
 class GateRule:
-    """`figure` must be at least `at_least`."""
+    """`figure`, or the lower bound of its 95 % interval, must be at least `at_least`."""
 
     figure: str
     at_least: float
+    on: On = "mean"
 
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """One rule, the value it met, and what came of it."""
+    """One rule, the figure it met with its 95 % interval, and what came of it.
+
+    `value` is None where there is nothing to measure, a bound where there is none; `note` says more.
+    """
 
     rule: GateRule
-    value: float
+    value: float | None
+    low: float | None
+    high: float | None
+    prompts: int
     passed: bool
+    note: str = ""
 
     def __str__(self) -> str:
-        relation = ">=" if self.passed else "<"
-        shown = floor(10 * self.value) / 10  # rounded, 69.96 would read as 70.0 < 70
-        return f"{self.rule.figure} {shown:.1f} {relation} {self.rule.at_least:g}"
+        held = self.low if self.rule.on == "lower_bound" else self.value
+        what = self.rule.figure + (" lower bound" if self.rule.on == "lower_bound" else "")
+        if held is None:
+            return f"{what}: {self.note}"
+        shown = floor(10 * held + 1e-6) / 10  # rounded, 69.96 would read as 70.0 < 70
+        line = f"{what} {shown:.1f} {'>=' if self.passed else '<'} {self.rule.at_least:g}"
+        return f"{line} ({self.note})" if self.note else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +130,156 @@ class Decision:
         return ("passed: " if self.passed else "not passed: ") + ", ".join(self.reasons)
 
 
-def decide(scorecard: Scorecard, gate: Sequence[GateRule], baselines: Mapping[str, Scorecard]) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What a candidate is held against: other models on the same prompts by the same judge, and its duels."""
+
+    baselines: Mapping[str, Scorecard] = field(default_factory=dict)
+    duels: Mapping[str, Duels] = field(default_factory=dict)
+
+
+def decide(scorecard: Scorecard, gate: Sequence[GateRule], against: Against) -> Decision:
     """Hold a scorecard against the gate.
 
     Args:
         scorecard: the candidate's scores.
         gate: the rules.
-        baselines: scorecards of other models on the same test prompts; `base` is needed by `gain_over_base`.
+        against: the baselines and duels that they need. Without a champion there is none to be worse than, and a rule
+            about it passes; any other that is missing is an error.
 
     Raises:
         ValueError: baseline and candidate were scored by different judges, or a rule lacks its baseline.
     """
-    figures = scorecard.figures()
-    if (base := baselines.get("base")) is not None:
-        if base.judge != scorecard.judge:
-            raise ValueError(f"judges differ: base by {base.judge}, candidate by {scorecard.judge}")
-        told = base.unjudged < base.judgings and scorecard.unjudged < scorecard.judgings
-        figures["gain_over_base"] = scorecard.precision.mean - base.precision.mean if told else NO_GAIN
-    if missing := [rule.figure for rule in gate if rule.figure not in figures]:
-        raise ValueError(f"the gate asks for {', '.join(missing)}, which needs the base model's scorecard")
-    values = [(rule, figures[rule.figure]) for rule in gate]
-    return Decision(tuple(RuleResult(rule, value, value >= rule.at_least) for rule, value in values))
+    for name, other in against.baselines.items():
+        if other.judge and scorecard.judge and other.judge != scorecard.judge:
+            raise ValueError(f"judges differ: {name} by {other.judge}, candidate by {scorecard.judge}")
+    return Decision(tuple(_result(rule, scorecard, against) for rule in gate))
+
+
+def holds(table: Table, gate: Sequence[GateRule], against: Against) -> Any:
+    """Whether the rules about scores hold, for each of the outcomes on the table's leading axes.
+
+    Rules about duels and the judged share have nothing to do with scores and are left out.
+    """
+    passed: Any = True
+    for rule in gate:
+        figure = Figure.read(rule.figure)
+        if figure.kind in ("judged_share", "win_rate"):
+            continue
+        found = _measured(figure, table, against)
+        if not isinstance(found, Absent):
+            passed = passed & found.estimate.above(rule.at_least, on=rule.on)
+        elif not found.passes:
+            passed = passed & False
+    return passed
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is nothing to measure."""
+
+    why: str
+    passes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure, and what is to be said about it."""
+
+    estimate: Estimate
+    note: str = ""
+
+
+def _result(rule: GateRule, card: Scorecard, against: Against) -> RuleResult:
+    figure = Figure.read(rule.figure)
+    if figure.kind == "judged_share":
+        share = card.judged_share
+        found: Measured | Absent = Measured(Estimate(share, share, share, 0.0, card.prompts))
+    elif figure.kind == "win_rate":
+        found = _win_rate(figure.other, against)
+    else:
+        found = _measured(figure, card.table, against)
+    if isinstance(found, Absent):
+        return RuleResult(rule, None, None, None, 0, found.passes, found.why)
+    at = found.estimate
+    value, low, high = (_finite(bound) for bound in (at.value, at.low, at.high))
+    passed = bool(at.above(rule.at_least, on=rule.on))
+    return RuleResult(rule, value, low, high, at.prompts, passed, found.note)
+
+
+def _measured(figure: Figure, table: Table, against: Against) -> Measured | Absent:
+    """A figure of scores. Leading axes of the table go through."""
+    if not table.prompts:
+        return Absent("no response has a verdict")
+    if figure.kind == "mean":
+        return Measured(table.mean(figure.score))
+    if figure.kind == "coverage":
+        return Measured(table.coverage(figure.score, figure.threshold))
+    if figure.kind == "worst_slice":
+        return _worst_slice(figure.score, table)
+    return _beside(figure, table, against)
+
+
+def _beside(figure: Figure, table: Table, against: Against) -> Measured | Absent:
+    """A figure that another model is needed for, on the prompts that both have a verdict on."""
+    other = against.baselines.get(figure.other)
+    if other is None and figure.other == "champion":
+        return Absent("there is no champion yet", passes=True)
+    if other is None:
+        raise ValueError(f"the gate asks for {figure.kind} beside {figure.other}, which has no scorecard")
+    common = [prompt for prompt in table.prompts if prompt in set(other.table.prompts)]
+    if not common:
+        return Absent(f"{figure.other} and candidate have no judged prompt in common")
+    own, its = table.on(figure.score, common), other.table.on(figure.score, common)
+    apart = len(set(table.prompts) | set(other.table.prompts)) - len(common)
+    note = f"on {len(common)} prompts; {apart} are judged for one of the two only" if apart else ""
+    make: Callable[[Floats, Floats], Estimate] = of_ratio if figure.kind == "perf_matching" else _difference
+    return Measured(make(own, np.broadcast_to(its, own.shape)), note)
+
+
+def _difference(own: Floats, its: Floats) -> Estimate:
+    return of_differences(own - its)
+
+
+def _worst_slice(score: str, table: Table) -> Measured | Absent:
+    """The least mean over the slices, and the least bounds."""
+    parts = {name: table.part(name) for name in table.names}
+    held = {name: part.mean(score) for name, part in parts.items() if len(part.prompts) >= FEWEST_IN_A_SLICE}
+    if not held:
+        return Measured(table.mean(score), f"no slice has {FEWEST_IN_A_SLICE} prompts: all of them")
+    values, lows, highs = (np.array([getattr(e, part) for e in held.values()]) for part in ("value", "low", "high"))
+    note = ""
+    if values.ndim == 1:
+        worst = list(held)[int(values.argmin())]
+        note = f"{worst}, {held[worst].prompts} prompts"
+    return Measured(
+        Estimate(values.min(axis=0), lows.min(axis=0), highs.min(axis=0), 0.0, min(e.prompts for e in held.values())),
+        note,
+    )
+
+
+def _win_rate(opponent: str, against: Against) -> Measured | Absent:
+    duels = against.duels.get(opponent)
+    if duels is None and opponent == "champion":
+        return Absent("there is no champion yet", passes=True)
+    if duels is None:
+        raise ValueError(f"the gate asks for the win rate over {opponent}, and nothing was compared")
+    if not duels.points:
+        return Absent(f"no comparison with {opponent} has an outcome")
+    return Measured(win_rate(duels), f"{duels.flip_rate or 0:.0f} % flips")
+
+
+def win_rate(duels: Duels) -> Estimate:
+    """Mean points over prompts: 100 for a win, 50 for a tie or a flip."""
+    points = np.array([points for _, points in duels.points])
+    return of_scores(points, duels.wins + duels.ties + duels.losses + duels.flips) if len(points) else NOTHING
+
+
+def _finite(number: Any) -> float | None:
+    return float(number) if isfinite(number) else None
+
+
+def _among(name: str, found: str, known: Sequence[str]) -> str:
+    if found not in known:
+        raise ValueError(f"unknown figure {name!r}: {found} is none of {', '.join(known)}")
+    return found

@@ -149,8 +149,8 @@ Outcome = Literal["win", "tie", "loss"]
 class Comparison:
     """One asking of a judge which of two answers is better, the response's own or its opponent's.
 
-    `opponent` is `reference`, `service_llm` or `champion`; `first` says whether the response stood first. `outcome` is
-    the response's, None where the reply had none: `reason` says why.
+    `opponent` is `reference`, `service_llm` or `champion`; `first` says whether the response stood first. `outcome`
+    is the response's, None where the reply had none: `reason` says why.
     """
 
     response_id: str

@@ -4,11 +4,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlflow_llamaduo.core.gate import Decision
-from mlflow_llamaduo.core.records import Adapter, PairSet, Version
+from mlflow_llamaduo.core.pairwise import Duels
+from mlflow_llamaduo.core.records import Adapter, Comparison, Judgement, PairSet, Response, Version
 from mlflow_llamaduo.core.scoring import Scorecard
-
-BASE = -1
-"""The round number of the base model's baseline."""
 
 StopReason = Literal["passed", "rounds", "plateau", "budget"]
 
@@ -37,6 +35,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """The responses of one model and all that was said of them: by all judges, in pairs, by reference metrics."""
+
+    responses: tuple[Response, ...]
+    judgements: tuple[Judgement, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    reference: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One finished round. Dollars and seconds are those of this round alone."""
 
@@ -50,6 +58,13 @@ class Round:
     seconds: float
     service_llm_usd: float
     training_usd: float
+    others: tuple[Scorecard, ...] = ()
+    """By the other judges: beside the gate's, never in it."""
+    duels: tuple[Duels, ...] = ()
+    calls_saved: int = 0
+    """Judgings that were not asked for: the decision was settled without them."""
+    reference: dict[str, float] = field(default_factory=dict)
+    """Reference metrics by name, 0 to 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +84,10 @@ class State:
         """The state before round 0."""
         return State(split.train, split.dev, split.test)
 
-    def with_baseline(self, name: str, scorecard: Scorecard) -> "State":
-        """The state that also knows another model's scores on the test prompts."""
-        return replace(self, baselines={**self.baselines, name: scorecard})
+    def with_baseline(self, name: str, scorecard: Scorecard | None) -> "State":
+        """The state that also knows another model's scores on the test prompts, or that there is no such model."""
+        others = {known: card for known, card in self.baselines.items() if known != name}
+        return replace(self, baselines=others if scorecard is None else {**others, name: scorecard})
 
     @property
     def number(self) -> int:
@@ -91,7 +107,7 @@ def stop_reason(state: State, limits: Limits) -> StopReason | None:
         return "passed"
     if state.number >= limits.rounds:
         return "rounds"
-    if _plateau([r.scorecard.precision.mean for r in state.rounds], limits):
+    if _plateau([r.scorecard.precision.value for r in state.rounds], limits):
         return "plateau"
     return None
 

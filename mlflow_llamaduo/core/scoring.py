@@ -1,67 +1,169 @@
-"""From verdicts to a scorecard: means, coverage at a threshold, spread and intervals.
+"""From verdicts to a scorecard: one row of scores a response, and figures of them by prompt.
 
-A response's score is the mean over its M judgings; coverage at t is the share of responses scoring at least
-t (paper, section 4.1). The unit of chance is the *prompt*: K answers to one prompt are not independent, so
-the interval is Student's t over the prompts' means.
+A response's score is the mean over its judgings; coverage at t is the share of responses scoring at least t (paper,
+section 4.1). Figures are means over *prompts* of the mean over a prompt's responses: where every prompt has K judged
+responses that is the paper's mean over responses, and where some are unjudged no prompt counts for more than another.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from functools import cached_property
+from statistics import fmean
 
-from mlflow_llamaduo.core.records import Judgement, Unjudged, Verdict
+import numpy as np
+import numpy.typing as npt
+
+from mlflow_llamaduo.core.interval import Estimate, Floats, of_scores
+from mlflow_llamaduo.core.records import Judgement, Response, Unjudged, Verdict
+
+Places = npt.NDArray[np.int64]
+
+SCORES = ("precision", "similarity")
+THRESHOLDS = (50.0, 70.0)
+"""Of coverage, as in the paper."""
+
+FEWEST_PROMPTS_APART = 15
+"""Prompts from which thirds by length are told apart: five each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """One quantity from 0 to 100: mean over responses, standard deviation and 95 % interval over prompts."""
+class Scored:
+    """One response that was judged: means over its verdicts (0 to 100), how many, and the slices it is in."""
 
-    mean: float
-    spread: float
-    low: float
-    high: float
-    coverage_50: float
-    coverage_70: float
+    response_id: str
+    similarity: float
+    precision: float
+    verdicts: int
+    slices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scorecard:
-    """All scores of one model on the test prompts, by one judge."""
+    """All scores of one model on the test prompts, by one judge. Responses without a verdict are only counted."""
 
     judge: str
     prompts: int
     responses: int
     judgings: int
     unjudged: int
-    precision: Score
-    similarity: Score
+    scored: tuple[Scored, ...] = ()
+
+    @cached_property
+    def table(self) -> "Table":
+        """The scores as arrays."""
+        return Table.of(self.scored)
 
     @property
     def judged_share(self) -> float:
         """Share of judgings that gave scores, 0 to 100."""
         return 100.0 * (self.judgings - self.unjudged) / self.judgings if self.judgings else 0.0
 
-    def figures(self) -> dict[str, float]:
+    @property
+    def precision(self) -> Estimate:
+        """Mean precision; with no usable verdict it is 0, from 0 prompts."""
+        return self.table.mean("precision")
+
+    @property
+    def similarity(self) -> Estimate:
+        """The same of similarity."""
+        return self.table.mean("similarity")
+
+    def coverage(self, score: str, threshold: float) -> Estimate:
+        """Share of responses with at least `threshold`, 0 to 100."""
+        return self.table.coverage(score, threshold)
+
+    @property
+    def slices(self) -> dict[str, "Table"]:
+        """The scores of each slice by its name: `category=...`, `source=...`, `length=short`."""
+        return {name: self.table.part(name) for name in self.table.names}
+
+    def figures(self, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, float]:
         """The scorecard by the names that metrics and gate rules use."""
-        return {
-            "precision_mean": self.precision.mean,
-            "similarity_mean": self.similarity.mean,
-            "precision_coverage_50": self.precision.coverage_50,
-            "precision_coverage_70": self.precision.coverage_70,
-            "similarity_coverage_50": self.similarity.coverage_50,
-            "similarity_coverage_70": self.similarity.coverage_70,
-            "judged_share": self.judged_share,
+        means = {f"{score}_mean": float(self.table.mean(score).value) for score in SCORES}
+        coverages = {
+            f"{score}_coverage_{threshold:g}": float(self.coverage(score, threshold).value)
+            for score in SCORES
+            for threshold in thresholds
         }
+        return {**means, **coverages, "judged_share": self.judged_share}
 
 
-NOTHING = Score(mean=0.0, spread=0.0, low=0.0, high=0.0, coverage_50=0.0, coverage_70=0.0)
+@dataclass(frozen=True)
+class Table:
+    """Scores as arrays: (..., responses), with the place of each response's prompt.
+
+    Leading axes hold other outcomes that the same responses could have had: figures are computed for all at once.
+    """
+
+    prompts: tuple[str, ...]
+    owner: Places
+    scores: Mapping[str, Floats]
+    slices: tuple[tuple[str, ...], ...]
+
+    @staticmethod
+    def of(rows: Iterable[Scored]) -> "Table":
+        """Prompts in the order of their first response."""
+        rows = tuple(rows)
+        places: dict[str, int] = {}
+        owner = np.array([places.setdefault(prompt_of(row.response_id), len(places)) for row in rows], dtype=np.int64)
+        scores = {score: np.array([getattr(row, score) for row in rows], dtype=np.float64) for score in SCORES}
+        return Table(tuple(places), owner, scores, tuple(row.slices for row in rows))
+
+    @property
+    def names(self) -> list[str]:
+        """The slices that there are."""
+        return sorted({name for own in self.slices for name in own})
+
+    def part(self, name: str) -> "Table":
+        """The responses of one slice."""
+        mine = [place for place, own in enumerate(self.slices) if name in own]
+        kept, owner = np.unique(self.owner[mine], return_inverse=True)
+        return Table(
+            tuple(self.prompts[place] for place in kept),
+            owner,
+            {score: values[..., mine] for score, values in self.scores.items()},
+            tuple(self.slices[place] for place in mine),
+        )
+
+    @cached_property
+    def _weights(self) -> Floats:
+        weights = np.zeros((len(self.owner), len(self.prompts)))
+        weights[np.arange(len(self.owner)), self.owner] = 1.0
+        return np.asarray(weights / np.maximum(weights.sum(axis=0), 1))
+
+    def by_prompt(self, values: Floats) -> Floats:
+        """Means over each prompt's responses: (..., responses) to (..., prompts)."""
+        return np.asarray(values @ self._weights)
+
+    def on(self, score: str, prompts: Sequence[str]) -> Floats:
+        """A score by prompt, for these of the prompts in this order."""
+        places = {prompt: place for place, prompt in enumerate(self.prompts)}
+        return self.by_prompt(self.scores[score])[..., [places[prompt] for prompt in prompts]]
+
+    def mean(self, score: str) -> Estimate:
+        """The mean of a score, 0 to 100."""
+        return self._estimate(self.scores[score])
+
+    def coverage(self, score: str, threshold: float) -> Estimate:
+        """Share of responses with at least `threshold`, 0 to 100."""
+        return self._estimate(np.where(self.scores[score] >= threshold - 1e-9, 100.0, 0.0))
+
+    def _estimate(self, values: Floats) -> Estimate:
+        if not self.prompts:
+            return NOTHING
+        return of_scores(self.by_prompt(values), len(self.owner))
 
 
-def score(judgements: Iterable[Judgement]) -> Scorecard:
+NOTHING = Estimate(0.0, 0.0, 0.0, 0.0, 0)
+
+
+def score(judgements: Iterable[Judgement], responses: Iterable[Response] = ()) -> Scorecard:
     """Summarise the judgings of one model by one judge.
 
-    With no usable verdict the scores are `NOTHING` and `judged_share` is 0, which no gate passes.
+    Args:
+        judgements: the verdicts, and those that have none.
+        responses: what was judged: it says which slice a response is in.
 
     Raises:
         ValueError: the judgings come from several judges, whose scales differ (paper, Table 1).
@@ -70,15 +172,27 @@ def score(judgements: Iterable[Judgement]) -> Scorecard:
     judges = {j.judge for j in judgements}
     if len(judges) > 1:
         raise ValueError(f"one scorecard holds one judge, not {sorted(judges)}")
-    verdicts = [j for j in judgements if isinstance(j, Verdict)]
+    verdicts: dict[str, list[Verdict]] = defaultdict(list)
+    for judgement in judgements:
+        if isinstance(judgement, Verdict):
+            verdicts[judgement.response_id].append(judgement)
+    slices = slices_of(responses)
     return Scorecard(
         judge=next(iter(judges), ""),
         prompts=len({prompt_of(j.response_id) for j in judgements}),
         responses=len({j.response_id for j in judgements}),
         judgings=len(judgements),
         unjudged=sum(isinstance(j, Unjudged) for j in judgements),
-        precision=_score({v: v.precision for v in verdicts}),
-        similarity=_score({v: v.similarity for v in verdicts}),
+        scored=tuple(
+            Scored(
+                response_id,
+                fmean(v.similarity for v in own),
+                fmean(v.precision for v in own),
+                len(own),
+                slices.get(prompt_of(response_id), ()),
+            )
+            for response_id, own in sorted(verdicts.items())
+        ),
     )
 
 
@@ -87,38 +201,25 @@ def prompt_of(response_id: str) -> str:
     return response_id.rsplit("/", 1)[0]
 
 
-def _score(values: dict[Verdict, float]) -> Score:
-    if not values:
-        return NOTHING
-    by_response: dict[str, list[float]] = defaultdict(list)
-    for verdict, value in values.items():
-        by_response[verdict.response_id].append(value)
-    by_prompt: dict[str, list[float]] = defaultdict(list)
-    for response_id, repeats in by_response.items():
-        by_prompt[prompt_of(response_id)].append(fmean(repeats))
-    responses = [fmean(repeats) for repeats in by_response.values()]
-    prompts = [fmean(samples) for samples in by_prompt.values()]
-    low, high = _interval(prompts)
-    return Score(
-        mean=fmean(responses),
-        spread=stdev(prompts) if len(prompts) > 1 else 0.0,
-        low=low,
-        high=high,
-        coverage_50=_coverage(responses, 50),
-        coverage_70=_coverage(responses, 70),
-    )
+def slices_of(responses: Iterable[Response]) -> dict[str, tuple[str, ...]]:
+    """The slices of each prompt by its id: category and source where there are several, and thirds by length.
+
+    Length is that of the prompt in characters; thirds are made from 15 prompts on.
+    """
+    prompts = {prompt_of(response.id): response for response in responses}
+    slices: dict[str, list[str]] = {prompt: [] for prompt in prompts}
+    for name in ("category", "source"):
+        kinds = {getattr(response, name) for response in prompts.values()}
+        if len(kinds) > 1:
+            for prompt, response in prompts.items():
+                slices[prompt].append(f"{name}={getattr(response, name) or 'none'}")
+    if len(prompts) >= FEWEST_PROMPTS_APART:
+        order = sorted(prompts, key=lambda prompt: (len(prompts[prompt].instruction), prompt))
+        for place, prompt in enumerate(order):
+            slices[prompt].append(f"length={('short', 'middle', 'long')[3 * place // len(order)]}")
+    return {prompt: tuple(own) for prompt, own in slices.items()}
 
 
-def _coverage(scores: Sequence[float], threshold: float) -> float:
-    return 100.0 * sum(s >= threshold for s in scores) / len(scores)
-
-
-def _interval(prompts: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean over prompts, within 0 to 100; the whole range for a single prompt."""
-    if len(prompts) < 2:
-        return 0.0, 100.0
-    from scipy.special import stdtrit  # 60 ms that `llamaduo --help` need not pay; scipy.stats would be a second
-
-    centre, error = fmean(prompts), stdev(prompts) / len(prompts) ** 0.5
-    half = float(stdtrit(len(prompts) - 1, 0.975)) * error
-    return max(0.0, centre - half), min(100.0, centre + half)
+def perf_matching(best_local: float, best_service_llm: float) -> float:
+    """100 x best local model / best service LLM (paper, Table 1); it may exceed 100. Infinite beside a zero."""
+    return 100.0 * best_local / best_service_llm if best_service_llm else float("inf")

@@ -1,6 +1,6 @@
 """Local models on Ray actors: prompts go out in batches of like length, responses come back in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 
 from mlflow_llamaduo.base_models import BaseModelFolder
 from mlflow_llamaduo.config import Inference
-from mlflow_llamaduo.core.records import Adapter, Pair, PairSet, Response
+from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet, Response
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.quiet import hush
 
@@ -50,7 +50,12 @@ class EnginePool:
         self._actor: Any = None
 
     def answer(
-        self, prompts: PairSet, adapter: Adapter | None, *, done: Callable[[int], object]
+        self,
+        prompts: PairSet,
+        adapter: Adapter | None,
+        *,
+        done: Callable[[int], object],
+        shots: Sequence[Pair] = (),
     ) -> tuple[Response, ...]:
         """K responses to each prompt, in the order prompt, sample.
 
@@ -58,6 +63,7 @@ class EnginePool:
             prompts: the pairs whose prompts are asked; their responses are the references.
             adapter: the adapter to answer with, or None for the bare base.
             done: told the number of prompts of every batch that has ended.
+            shots: pairs that stand before every prompt as examples.
 
         Raises:
             StageError: the model failed on a batch.
@@ -72,7 +78,7 @@ class EnginePool:
             open_calls = {
                 actor.answer.remote(
                     adapter.path if adapter else None,
-                    [_chat(prompts.pairs[i]) for i in batch],
+                    [_chat(prompts.pairs[i], shots) for i in batch],
                     self._sampling(number),
                     settings.responses_per_prompt,
                 ): batch
@@ -119,8 +125,12 @@ class EnginePool:
         }
 
 
-def _chat(pair: Pair) -> list[dict[str, str]]:
-    return [asdict(message) for message in pair.prompt]
+def _chat(pair: Pair, shots: Sequence[Pair]) -> list[dict[str, str]]:
+    """The examples' turns go after a system message that opens the prompt, as chat templates want it."""
+    turns = [message for shot in shots for message in (*shot.prompt, Message("assistant", shot.response))]
+    system = [message for message in pair.prompt[:1] if message.role == "system"]
+    turns = [message for message in turns if message.role != "system"]
+    return [asdict(message) for message in (*system, *turns, *pair.prompt[len(system) :])]
 
 
 def _response(pair: Pair, sample: int, text: str, tokens: int) -> Response:

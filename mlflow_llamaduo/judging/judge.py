@@ -1,14 +1,19 @@
-"""Ask the judge M times about every response."""
+"""Ask the judge M times about every response, or until its decision is settled."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from mlflow_llamaduo.core.adaptive import FIRST
 from mlflow_llamaduo.core.records import Judgement, Response, TaskPrompt, Unjudged
 from mlflow_llamaduo.judging.prompt import GENERAL, SCHEMA, ask, read
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 
 if TYPE_CHECKING:
     from mlflow_llamaduo.service_llm.client import ServiceLLM
+
+
+Settled = Callable[[Sequence[Judgement]], bool]
+"""Whether the judgings there are, as many of each response, decide what they are asked for."""
 
 
 def judge(
@@ -18,6 +23,7 @@ def judge(
     repeats: int,
     done: Callable[[int], object],
     prompt: TaskPrompt = GENERAL,
+    settled: Settled | None = None,
 ) -> tuple[Judgement, ...]:
     """Judge each response `repeats` times, in the order response, repeat.
 
@@ -27,11 +33,19 @@ def judge(
         repeats: M of the paper (10 there).
         done: told 1 for every judging that has ended.
         prompt: what the judge is told of the task.
+        settled: asked after every judging of all responses, from the second on; true ends it.
 
     Raises:
         BudgetError: the next judging would pass the budget.
     """
-    judged = [own for _, own in judge_each(responses, llm=llm, repeats=repeats, done=done, prompt=prompt)]
+    judged: list[tuple[Judgement, ...]] = [() for _ in responses]
+    first, after = 0, min(FIRST, repeats) if settled else repeats
+    while first < after:
+        wave = judge_each(responses, llm=llm, repeats=range(first, after), done=done, prompt=prompt)
+        judged = [before + own for before, (_, own) in zip(judged, wave, strict=True)]
+        first = after
+        if settled and after < repeats and not settled([j for own in judged for j in own]):
+            after += 1
     return tuple(judgement for own in judged for judgement in own)
 
 
@@ -39,7 +53,7 @@ def judge_each(
     responses: Iterable[Response],
     *,
     llm: "ServiceLLM",
-    repeats: int,
+    repeats: range,
     done: Callable[[int], object],
     prompt: TaskPrompt = GENERAL,
 ) -> Iterator[tuple[Response, tuple[Judgement, ...]]]:
@@ -54,16 +68,17 @@ def judge_each(
     def requests() -> Iterator[Request]:
         for number, response in enumerate(responses):
             open_[number], judged[number] = response, {}
-            for repeat in range(repeats):
+            for repeat in repeats:
                 yield Request(ask(response, prompt), SCHEMA, repeat)
 
     for index, answer in llm.complete_many(requests()):
-        number, repeat = divmod(index, repeats)
+        number, place = divmod(index, len(repeats))
+        repeat = repeats[place]
         judged[number][repeat] = _judgement(answer, open_[number], llm.model, repeat)
         done(1)
-        while first in judged and len(judged[first]) == repeats:
+        while first in judged and len(judged[first]) == len(repeats):
             own = judged.pop(first)
-            yield open_.pop(first), tuple(own[repeat] for repeat in range(repeats))
+            yield open_.pop(first), tuple(own[repeat] for repeat in repeats)
             first += 1
 
 

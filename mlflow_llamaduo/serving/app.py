@@ -30,8 +30,8 @@ class Replica:
 
     def __init__(self, name: str, number: int, max_new_tokens: int) -> None:
         hush()
+        from mlflow_llamaduo.champion import fetch
         from mlflow_llamaduo.pyfunc_model import unpack
-        from mlflow_llamaduo.serving.champion import fetch
 
         self._max_new_tokens = max_new_tokens
         self._package, self._engine = unpack(fetch(name, number))

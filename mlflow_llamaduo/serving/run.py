@@ -13,12 +13,12 @@ from ray import serve as ray_serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
+from mlflow_llamaduo.champion import champion_number
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.serving.app import application
-from mlflow_llamaduo.serving.champion import champion_number
 
 HOST = "127.0.0.1"
 

@@ -1,14 +1,15 @@
 """Each stage alone: JSONL in, JSONL or an adapter out."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlflow_llamaduo import desk, preflight
+from mlflow_llamaduo import preflight
+from mlflow_llamaduo.asking import Say, asking, brought, budget
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, ServiceModel
@@ -16,6 +17,7 @@ from mlflow_llamaduo.core.records import Adapter, Judgement, PairSet, Response, 
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.coverage import read_pairs
 from mlflow_llamaduo.coverage.gathered import told
+from mlflow_llamaduo.desk import new_order
 from mlflow_llamaduo.doctor import examine
 from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.files import each_jsonl, folder_digest, locked, to_jsonl, write_atomic, writing_atomic
@@ -29,8 +31,6 @@ from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.client import Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.store import REPLIES
 from mlflow_llamaduo.synthesis import grow
-
-Say = Callable[[str], None]
 
 SAMPLE = 1000
 """Rows that the cost of judging a file is reckoned from."""
@@ -107,11 +107,11 @@ def judge_responses(project: Project, in_: Path, out: Path, say: Say, *, yes: bo
                 yield response
 
         with (
-            desk.asking("judgings", calls, "judging", llm, calls, say) as progress,
+            asking("judgings", calls, "judging", llm, calls, say) as progress,
             writing_atomic(out) as stream,
         ):
             for _, own in judge_each(
-                responses(), llm=llm, repeats=settings.repeats, done=progress.update, prompt=prompt
+                responses(), llm=llm, repeats=range(settings.repeats), done=progress.update, prompt=prompt
             ):
                 stream.write(to_jsonl([{**read.popleft(), **_judged(own)}]))
                 totals.add(own)
@@ -128,15 +128,15 @@ def synthesize_pairs(
     seeds = read_pairs(in_)
     held_out = read_pairs(test) if test else PairSet(())
     prompt = task_prompts(project)["synthesize"]
-    order = replace(desk.new_order(project, prompt, batch, seeds, PairSet(()), {}), rows=project.synthesis.rows(1))
+    order = replace(new_order(project, prompt, batch, seeds, PairSet(()), {}), rows=project.synthesis.rows(1))
     with _llm(project, project.service_llm.generator, "synthesize", out) as llm:
         approve(plan_synthesis(project, seeds, llm.store.typical).usd.likely, project, yes=yes)
-        with desk.asking("new pairs", order.rows, "pair", llm, order.calls, say) as progress:
+        with asking("new pairs", order.rows, "pair", llm, order.calls, say) as progress:
             grown = grow(seeds, order, test=held_out, llm=llm, done=progress.update)
     write_atomic(out, to_jsonl(pair.row() for pair in grown.kept))
     if grown.rejected:
         write_atomic(out.with_suffix(".rejected.jsonl"), to_jsonl(asdict(r) for r in grown.rejected))
-    say(f"{out}: {desk.brought(grown)}; {llm.meter.usd:.4f} dollars")
+    say(f"{out}: {brought(grown)}; {llm.meter.usd:.4f} dollars")
     if not grown.kept and all(rejected.reason == "malformed" for rejected in grown.rejected):
         reason = next((rejected.detail for rejected in grown.rejected), "no reply")
         raise StageError(f"{llm.model} wrote no usable pair ({reason}); `llamaduo doctor` may say more")
@@ -193,7 +193,7 @@ def _judged(own: Sequence[Judgement]) -> dict[str, Any]:
     ]
     card = score(own)
     judged = card.unjudged < card.judgings
-    means = {"similarity": card.similarity.mean, "precision": card.precision.mean} if judged else {}
+    means = {"similarity": card.similarity.value, "precision": card.precision.value} if judged else {}
     return {"verdicts": verdicts, **means}
 
 
@@ -206,7 +206,7 @@ def _llm(project: Project, llm: ServiceModel, stage: str, out: Path) -> Iterator
         locked(HOME / "steps" / f"{run}.lock", f"{out} is being written"),
         ReplyStore(REPLIES) as store,
     ):
-        yield ServiceLLM(llm, store=store, budget=desk.budget(project), purpose=Purpose(run, stage))
+        yield ServiceLLM(llm, store=store, budget=budget(project), purpose=Purpose(run, stage))
 
 
 def _adapter(folder: Path) -> Adapter:

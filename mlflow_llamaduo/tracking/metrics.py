@@ -1,19 +1,30 @@
 """A round in figures, under the names that other programs rely on."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_months
+from mlflow_llamaduo.core.gate import win_rate
+from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Grown
 from mlflow_llamaduo.core.rounds import Round
+from mlflow_llamaduo.core.scoring import SCORES, Scorecard, perf_matching
 
 
 def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: float) -> dict[str, float]:
     """The names that other programs rely on."""
-    figures = finished.scorecard.figures()
     metrics = {
-        **{f"judge/{name}": value for name, value in figures.items()},
+        **{f"judge/{name}": value for name, value in card_metrics(finished.scorecard, project).items()},
+        **{
+            f"judges/{card.judge}/{name}": value
+            for card in finished.others
+            for name, value in card_metrics(card, project).items()
+        },
+        **{f"reference/{name}": value for name, value in finished.reference.items()},
+        **_duels(finished.duels),
         "judge/unjudged": float(finished.scorecard.unjudged),
+        "judge/calls_saved": float(finished.calls_saved),
         "train/loss": adapter.train_loss,
         "train/eval_loss": adapter.eval_loss,
         "train/best_epoch": adapter.best_epoch,
@@ -37,6 +48,38 @@ def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_
     )
     if months is not None:
         metrics["cost/breakeven_months"] = months
+    return metrics
+
+
+def card_metrics(card: Scorecard, project: Project) -> dict[str, float]:
+    """A scorecard's figures, and the 95 % interval of both means."""
+    bounds = {
+        f"{score}_mean_{side}": float(getattr(card.table.mean(score), side))
+        for score in SCORES
+        for side in ("low", "high")
+    }
+    return card.figures(project.judging.thresholds) | bounds
+
+
+def matching_metrics(card: Scorecard, service_llm: Scorecard | None, project: Project) -> dict[str, float]:
+    """Perf. Matching of every mean and coverage: 100 x local / service LLM (paper, Table 1)."""
+    if service_llm is None:
+        return {}
+    own, its = (one.figures(project.judging.thresholds) for one in (card, service_llm))
+    return {
+        f"perf_matching/{name}": perf_matching(value, its[name])
+        for name, value in own.items()
+        if name != "judged_share" and its[name] > 0
+    }
+
+
+def _duels(duels: Iterable[Duels]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for each in duels:
+        rate = win_rate(each)
+        found = {"win_rate": rate.value, "win_rate_low": rate.low, "win_rate_high": rate.high}
+        found |= {"flip_rate": each.flip_rate, "first_preference": each.first_preference, "unjudged": each.unjudged}
+        metrics |= {f"pairwise/{each.opponent}/{k}": float(v) for k, v in found.items() if v is not None}
     return metrics
 
 

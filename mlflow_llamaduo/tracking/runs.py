@@ -6,7 +6,7 @@ first run goes on too, and the new one is tagged with where the work is.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -18,14 +18,16 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Response, TaskPrompt
-from mlflow_llamaduo.core.rounds import BASE, Round, State, StopReason
+from mlflow_llamaduo.core.records import Adapter, Grown, PairSet, TaskPrompt
+from mlflow_llamaduo.core.rounds import Judged, Round, State, StopReason
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.coverage.gathered import Gathered
+from mlflow_llamaduo.evidence import summary as summary_of
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
-from mlflow_llamaduo.tracking.metrics import growth_metrics, round_metrics
+from mlflow_llamaduo.tracking.metrics import card_metrics, growth_metrics, matching_metrics, round_metrics
 from mlflow_llamaduo.tracking.tables import (
+    comparisons_table,
     pairs_table,
     rejected_table,
     responses_table,
@@ -53,7 +55,7 @@ class Tracker:
         gathered: Gathered,
         journal: Journal,
         prompts: Mapping[str, TaskPrompt],
-        spent_usd: Callable[[int | None], float],
+        spent_usd: Callable[[int | str | None], float],
     ) -> None:
         self._project = project
         self.prompts = prompts
@@ -85,14 +87,20 @@ class Tracker:
         """Dollars paid to the service LLM for a round."""
         return self._spent_usd(number)
 
-    def baseline(self, card: Scorecard, judgements: Sequence[Judgement], state: State) -> None:
-        """The base model's scores and the datasets, on the parent run."""
-        for name, pairs in (("train", state.train), ("dev", state.dev), ("test", state.test)):
-            self.log_input(pairs, name)
-        self._coverage()
-        mlflow.log_metrics({f"baseline/base_{name}": value for name, value in card.figures().items()}, step=0)
-        mlflow.log_metric("baseline/service_llm_usd", self._spent_usd(BASE), step=0)
-        self.log_table(verdicts_table(judgements), "baseline/verdicts.json")
+    def baseline(self, name: str, card: Scorecard, judged: Judged, state: State) -> None:
+        """A baseline's scores, on the parent run; with the first one, the base model's, the datasets."""
+        if name == "base":
+            for side, pairs in (("train", state.train), ("dev", state.dev), ("test", state.test)):
+                self.log_input(pairs, side)
+            self._coverage()
+        service_llm = card if name == "service_llm" else state.baselines.get("service_llm")
+        figures = card_metrics(card, self._project) | judged.reference
+        metrics = {f"baseline/{name}_{figure}": value for figure, value in figures.items()}
+        matching = matching_metrics(card, service_llm, self._project)
+        metrics |= {f"baseline/{name}_{figure}": value for figure, value in matching.items()}
+        mlflow.log_metrics({**metrics, f"baseline/{name}_usd": self._spent_usd(name)}, step=0)
+        self.log_table(responses_table(judged.responses), f"baseline/{name}_responses.json")
+        self.log_table(verdicts_table(judged.judgements), f"baseline/{name}_verdicts.json")
 
     @contextmanager
     def round(self, number: int) -> Iterator["RoundLog"]:
@@ -125,9 +133,13 @@ class Tracker:
         mlflow.set_tag("llamaduo.outcome", stop)
         mlflow.log_text(summary(state) + "\n", "summary.txt")
         if state.rounds:
-            mlflow.log_dict(asdict(state.rounds[-1].scorecard), "scorecard.json")
+            mlflow.log_dict(self.scorecard(state.rounds[-1].scorecard), "scorecard.json")
         self._journal.update(stop=stop)
         point_here(self._mlflows_own, self.run_id, stop)
+
+    def scorecard(self, card: Scorecard) -> dict[str, object]:
+        """A scorecard as a file: figures with their intervals, by slice too, and every response's scores."""
+        return {**summary_of(card, self._project.judging.thresholds), "scored": [asdict(row) for row in card.scored]}
 
     def on_parent(self, metrics: dict[str, float], step: int) -> None:
         """Metrics of a round, on the run of the whole alignment."""
@@ -207,25 +219,28 @@ class RoundLog:
     def record(
         self,
         finished: Round,
+        baselines: Mapping[str, Scorecard],
         adapter: Adapter,
         train: PairSet,
         grown: Grown,
-        responses: Sequence[Response],
-        judgements: Sequence[Judgement],
+        judged: Judged,
     ) -> None:
         """Metrics on the round's run and, with the round as step, on the parent; tables on the round's run."""
         invested_usd = self._tracker.invested_usd(finished)
         metrics = round_metrics(finished, adapter, self._project, invested_usd) | growth_metrics(grown)
+        metrics |= matching_metrics(finished.scorecard, baselines.get("service_llm"), self._project)
         mlflow.log_metrics(metrics, step=finished.number)
         self._tracker.on_parent(metrics, finished.number)
         for loss in adapter.losses:
             losses = {"train/epoch_loss": loss.train, "train/epoch_eval_loss": loss.dev}
             mlflow.log_metrics({k: v for k, v in losses.items() if v is not None}, step=round(loss.epoch))
         self._tracker.log_input(train, "train")
-        self._tracker.log_table(responses_table(responses), "responses.json")
-        self._tracker.log_table(verdicts_table(judgements), "verdicts.json")
+        self._tracker.log_table(responses_table(judged.responses), "responses.json")
+        self._tracker.log_table(verdicts_table(judged.judgements), "verdicts.json")
+        if judged.comparisons:
+            self._tracker.log_table(comparisons_table(judged.comparisons), "comparisons.json")
         self._tracker.log_table(rejected_table(grown), "rejected.json")
-        mlflow.log_dict(asdict(finished.scorecard), "scorecard.json")
+        mlflow.log_dict(self._tracker.scorecard(finished.scorecard), "scorecard.json")
         mlflow.set_tags(
             {
                 "llamaduo.decision": str(finished.decision),

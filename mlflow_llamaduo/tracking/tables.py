@@ -1,13 +1,15 @@
 """Rounds as tables: for MLflow, and for the terminal at the end."""
 
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import Any
 
 import pandas as pd
 
-from mlflow_llamaduo.core.records import Grown, Judgement, Pair, Response, Verdict
+from mlflow_llamaduo.core.interval import Estimate
+from mlflow_llamaduo.core.records import Comparison, Grown, Judgement, Pair, Response, Verdict
 from mlflow_llamaduo.core.rounds import Round, State
-from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.core.scoring import SCORES, THRESHOLDS, Scorecard, perf_matching
 
 
 def pairs_table(pairs: Iterable[Pair]) -> pd.DataFrame:
@@ -43,17 +45,26 @@ def rejected_table(grown: Grown) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def comparisons_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Columns response_id, opponent, judge, first (did the response stand first?), outcome, reason."""
+    columns = ["response_id", "opponent", "judge", "first", "outcome", "reason"]
+    rows = [[c.response_id, c.opponent, c.judge, c.first, c.outcome, c.reason] for c in comparisons]
+    return pd.DataFrame(rows, columns=columns)
+
+
 HEADER = (
-    "model", "precision", "95 % interval", "similarity", "prec>=50", "prec>=70", "sim>=50", "sim>=70",
-    "rows", "seconds", "dollars", "decision",
+    "model", "precision", "95 %", "match", "similarity", "95 %", "match",
+    "prec>=50", "prec>=70", "sim>=50", "sim>=70", "rows", "seconds", "dollars", "decision",
 )  # fmt: skip
 
 
 def summary(state: State) -> str:
-    """Base model and rounds side by side, as plain text."""
+    """Baselines and rounds side by side, as plain text. `match` is Perf. Matching, 100 x model / service LLM."""
+    service_llm = state.baselines.get("service_llm")
     rows: list[tuple[str, ...]] = [HEADER]
-    rows += [(name, *_scores(card), "", "", "", "baseline") for name, card in state.baselines.items()]
-    rows += [_round_row(r) for r in state.rounds]
+    for name, card in state.baselines.items():
+        rows.append((name, *_scores(card, service_llm), "", "", "", "baseline"))
+    rows += [_round_row(r, service_llm) for r in state.rounds]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
     last = len(HEADER) - 1
     lines = [
@@ -67,12 +78,12 @@ def summary(state: State) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _round_row(r: Round) -> tuple[str, ...]:
+def _round_row(r: Round, service_llm: Scorecard | None) -> tuple[str, ...]:
     dollars = r.service_llm_usd + r.training_usd
     decision = ("passed" if r.decision.passed else "not passed") + f" ({', '.join(r.decision.reasons)})"
     return (
         f"round {r.number}",
-        *_scores(r.scorecard),
+        *_scores(r.scorecard, service_llm),
         str(r.train_rows),
         f"{r.seconds:.0f}",
         f"{dollars:.2f}",
@@ -80,14 +91,13 @@ def _round_row(r: Round) -> tuple[str, ...]:
     )
 
 
-def _scores(card: Scorecard) -> tuple[str, ...]:
-    p, s = card.precision, card.similarity
-    return (
-        f"{p.mean:.1f}",
-        f"{p.low:.0f} to {p.high:.0f}",
-        f"{s.mean:.1f}",
-        f"{p.coverage_50:.0f} %",
-        f"{p.coverage_70:.0f} %",
-        f"{s.coverage_50:.0f} %",
-        f"{s.coverage_70:.0f} %",
-    )
+def _scores(card: Scorecard, service_llm: Scorecard | None) -> tuple[str, ...]:
+    its = {score: service_llm.table.mean(score) if service_llm else None for score in SCORES}
+    means = [_mean(card.table.mean(score), its[score]) for score in SCORES]
+    coverages = [f"{card.coverage(score, at).value:.0f} %" for score in SCORES for at in THRESHOLDS]
+    return (*means[0], *means[1], *coverages)
+
+
+def _mean(own: Estimate, its: Estimate | None) -> tuple[str, str, str]:
+    matching = perf_matching(own.value, its.value) if its else inf
+    return f"{own.value:.1f}", f"{own.low:.0f}-{own.high:.0f}", f"{matching:.0f} %" if matching < inf else ""

@@ -1,0 +1,187 @@
+"""How often a gate errs, whether its intervals keep their promise, and what adaptive judging saves: a simulation.
+
+A prompt is as hard for a model as a draw from a Beta distribution says; the service LLM and the candidate share half
+of what makes it hard. Each of K = 4 responses succeeds or fails by that; a success is worth 98 points and a failure
+28, give or take 3 and 15, and each of M = 10 judgings adds the judge's noise of 7 points (standard deviations; scores
+stay from 0 to 100). That makes means and coverage like those of Table 1: mostly high, some low, little between.
+
+    gates      the default gate beside the same on the mean alone, candidates from 10 points under the line to 8 over
+               it; the line is 90 % of a service LLM that scores 92
+    intervals  how many 95 % intervals hold the true mean, beside Student's t, the percentile bootstrap and BCa
+    adaptive   calls saved by asking a judge until the decision is settled, and decisions that are the same
+
+    python -m benchmarks.gate [--quick]
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.row import COLUMNS, Row, table_line
+from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
+from mlflow_llamaduo.core.adaptive import FIRST, settled_table
+from mlflow_llamaduo.core.gate import Against, GateRule, decide
+from mlflow_llamaduo.core.interval import Floats, of_scores
+from mlflow_llamaduo.core.scoring import Scorecard, Scored
+
+K, M, PROMPTS = 4, 10, 15
+GOOD, BAD, NOISE = (98.0, 3.0), (28.0, 15.0), 7.0
+CLUSTER, SHARED = 0.5, 0.5
+"""Correlation of the K successes on one prompt, and of a prompt's difficulty for two models."""
+SERVICE = 92.0
+LINE = 0.9 * SERVICE
+FALSE_PASSES, HELD, SAVED, SAME = 5.0, (92.0, 98.0), 50.0, 99.0
+"""What must be reached, in percent."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where judgings come from."""
+
+    rng: np.random.Generator
+
+    def judgings(self, prompts: int, means: Sequence[float]) -> list[Floats]:
+        """Scores of models with these true means on the same prompts, each (prompts, K, M, 2)."""
+        common = self.rng.standard_normal(prompts)
+        drawn = []
+        for mean in means:
+            own = np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * self.rng.standard_normal(prompts)
+            share, whole = _success(mean), 1 / CLUSTER - 1
+            chance = stats.beta.ppf(stats.norm.cdf(own), share * whole, (1 - share) * whole)
+            succeeded = self.rng.random((prompts, K)) < chance[:, None]
+            drawn.append(_judged(self.rng, succeeded))
+        return drawn
+
+
+def _judged(rng: np.random.Generator, succeeded: np.ndarray) -> Floats:
+    """Judgings of two scores for responses that succeeded or failed."""
+    shape = (*succeeded.shape, 2)
+    worth = np.where(succeeded[..., None], rng.normal(*GOOD, shape), rng.normal(*BAD, shape)).clip(0, 100)
+    noise = rng.normal(0, NOISE, (*succeeded.shape, M, 2))
+    return np.asarray((worth[..., None, :] + noise).clip(0, 100))
+
+
+def _levels() -> tuple[float, float]:
+    """What a judged failure and a judged success are worth on average: clipping moves both."""
+    rng = np.random.default_rng(1)
+    failed, succeeded = (_judged(rng, np.full((20_000, 1), kind)).mean() for kind in (False, True))
+    return float(failed), float(succeeded)
+
+
+FAILED, SUCCEEDED = _levels()
+
+
+def _success(mean: float) -> float:
+    return (mean - FAILED) / (SUCCEEDED - FAILED)
+
+
+def card(judgings: Floats, repeats: int = M) -> Scorecard:
+    """The scorecard of the first `repeats` judgings of each response."""
+    means = judgings[:, :, :repeats].mean(axis=2)
+    rows = [
+        Scored(f"p{prompt:03d}/{sample}", float(means[prompt, sample, 1]), float(means[prompt, sample, 0]), repeats)
+        for prompt, sample in np.ndindex(means.shape[:2])
+    ]
+    return Scorecard("judge", len(judgings), len(rows), repeats * len(rows), 0, tuple(rows))
+
+
+def passes(trials: int, prompts: int, mean: float, gates: Sequence[Sequence[GateRule]]) -> list[float]:
+    """Percent of trials in which each gate passes a candidate of this true mean, all on the same judgings."""
+    world, passed = World(np.random.default_rng(prompts)), np.zeros(len(gates))
+    for _ in range(trials):
+        service, candidate = world.judgings(prompts, [SERVICE, mean])
+        own, against = card(candidate), Against({"service_llm": card(service)})
+        passed += [decide(own, gate, against).passed for gate in gates]
+    return list(100 * passed / trials)
+
+
+def held(trials: int, mean: float) -> dict[str, float]:
+    """Percent of the 95 % intervals at 15 prompts that hold the true mean, by kind."""
+    world = World(np.random.default_rng(int(mean)))
+    values = np.array([world.judgings(PROMPTS, [mean])[0][..., 0].mean(axis=(1, 2)) for _ in range(trials)])
+    kinds: dict[str, tuple[Floats, Floats]] = {}
+    ours = of_scores(values, PROMPTS * K)
+    kinds["ours"] = ours.low, ours.high
+    t = stats.ttest_1samp(values, 0.0, axis=1).confidence_interval()
+    kinds["Student's t"] = t.low, t.high
+    for method, name in (("percentile", "percentile bootstrap"), ("BCa", "BCa bootstrap")):
+        kinds[name] = _bootstrap(values, method)
+    return {name: 100 * float(((low <= mean) & (mean <= high)).mean()) for name, (low, high) in kinds.items()}
+
+
+def _bootstrap(values: Floats, method: str) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(2)
+    found = [
+        stats.bootstrap((row,), np.mean, n_resamples=999, method=method, rng=rng).confidence_interval
+        for row in values
+    ]
+    return np.array([at.low for at in found]), np.array([at.high for at in found])
+
+
+def adaptive(trials: int, mean: float) -> tuple[float, float]:
+    """Percent of the judge calls saved at 15 prompts, and percent of decisions that are those of all M judgings."""
+    world, gate = World(np.random.default_rng(int(10 * mean))), rules_of(DEFAULT_GATE)
+    calls = same = 0
+    for _ in range(trials):
+        service, candidate = world.judgings(PROMPTS, [SERVICE, mean])
+        against = Against({"service_llm": card(service)})
+        asked = next(m for m in range(FIRST, M + 1) if m == M or _settled(candidate, m, gate, against))
+        calls += asked
+        same += decide(card(candidate, asked), gate, against).passed == decide(card(candidate), gate, against).passed
+    return 100 - 100 * calls / (trials * M), 100 * same / trials
+
+
+def _settled(judgings: Floats, asked: int, gate: Sequence[GateRule], against: Against) -> bool:
+    seen = judgings[:, :, :asked]
+    variance = seen.var(axis=2, ddof=1).mean(axis=(0, 1))
+    noise = {"precision": float(variance[0]), "similarity": float(variance[1])}
+    table = card(judgings, asked).table
+    seen_each = np.full(table.owner.shape, float(asked))
+    return settled_table(table, seen_each, noise, repeats=M, gate=gate, against=against)
+
+
+def measure(trials: int = 2000, resampled: int = 1000) -> Iterator[Row]:
+    """All rows."""
+    default = rules_of(DEFAULT_GATE)
+    on_mean = [GateRule(rule.figure, rule.at_least, "mean") for rule in default]
+    for offset in (-10, -5, 0, 5, 8):
+        at_mean, by_default = passes(trials, PROMPTS, LINE + offset, [on_mean, default])
+        limit = ("at most", FALSE_PASSES) if offset == -5 else ("", 0.0)
+        yield Row(_candidate(offset, PROMPTS), by_default, "%", "on the mean", at_mean, *limit)
+    for prompts in (25, 50, 100):
+        for offset in (-5, 5):
+            at_mean, by_default = passes(trials // 2, prompts, LINE + offset, [on_mean, default])
+            yield Row(_candidate(offset, prompts), by_default, "%", "on the mean", at_mean)
+    for mean in (50.0, 60.0, 70.0, 80.0, 90.0, 94.0):
+        found = held(resampled, mean)
+        ours = found.pop("ours")
+        for number, (peer, figure) in enumerate(found.items()):
+            limit = ("least", HELD[0]) if mean <= 80 and not number else ("", 0.0)
+            yield Row(f"95 % intervals that hold a mean of {mean:g}, 15 prompts", ours, "%", peer, figure, *limit)
+    for offset in (-10, -5, 0, 5, 8):
+        saved, same = adaptive(trials // 5, LINE + offset)
+        where = "on the line" if not offset else f"{abs(offset)} points {'over' if offset > 0 else 'under'} it"
+        yield Row(f"judge calls saved, candidate {where}", saved, "%")
+        yield Row(f"decisions that are those of all {M} judgings, candidate {where}", same, "%")
+
+
+def _candidate(offset: int, prompts: int) -> str:
+    where = "on the line" if not offset else f"{abs(offset)} points {'over' if offset > 0 else 'under'} the line"
+    return f"gate passes a candidate {where}, {prompts} prompts"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="A tenth of the trials.")
+    run: Callable[[], Iterator[Row]] = (lambda: measure(200, 200)) if parser.parse_args().quick else measure
+    print(table_line(*COLUMNS))
+    for row in run():
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

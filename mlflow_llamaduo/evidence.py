@@ -1,0 +1,75 @@
+"""`evidence.json`: everything that led to a decision, as JSON values, for whoever reviews a version."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.gate import Against, Decision, win_rate
+from mlflow_llamaduo.core.interval import Estimate
+from mlflow_llamaduo.core.records import Adapter, PairSet
+from mlflow_llamaduo.core.scoring import SCORES, Scorecard
+from mlflow_llamaduo.service_llm.family import told
+
+
+def evidence_of(
+    project: Project,
+    adapter: Adapter,
+    scorecard: Scorecard,
+    decision: Decision,
+    against: Against,
+    *,
+    train: PairSet,
+    run_id: str,
+) -> dict[str, Any]:
+    """Rules with figures, bounds and verdicts; scores by response; baselines; duels; lineage."""
+    thresholds = project.judging.thresholds
+    evidence = {
+        "decision": "passed" if decision.passed else "not passed",
+        "rules": [
+            {**asdict(result.rule), **{k: v for k, v in asdict(result).items() if k != "rule"}, "said": str(result)}
+            for result in decision.results
+        ],
+        "scorecard": {**summary(scorecard, thresholds), "scored": [asdict(row) for row in scorecard.scored]},
+        "baselines": {name: summary(card, thresholds) for name, card in against.baselines.items()},
+        "duels": {name: {**asdict(duels), **_bounds(win_rate(duels))} for name, duels in against.duels.items()},
+        "judge": project.service_llm.judge.model,
+        "generator": project.service_llm.generator.model,
+        "judge_family": told(project.service_llm),
+        "offline_stand_ins": project.offline,
+        "adapter": {**asdict(adapter), "path": None},
+        "train": {"rows": len(train), "digest": train.digest},
+        "fingerprint": project.fingerprint,
+        "run_id": run_id,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    json.dumps(evidence)  # a value that is no JSON must fail here, not in somebody's audit
+    return evidence
+
+
+def summary(card: Scorecard, thresholds: tuple[float, ...]) -> dict[str, Any]:
+    """A scorecard's counts, and its figures with their 95 % intervals."""
+    figures = {f"{score}_mean": _bounds(card.table.mean(score)) for score in SCORES}
+    figures |= {
+        f"{score}_coverage_{at:g}": _bounds(card.coverage(score, at)) for score in SCORES for at in thresholds
+    }
+    slices = {
+        name: {"prompts": len(part.prompts), **{score: _bounds(part.mean(score)) for score in SCORES}}
+        for name, part in card.slices.items()
+    }
+    return {
+        "judge": card.judge,
+        "prompts": card.prompts,
+        "responses": card.responses,
+        "judgings": card.judgings,
+        "unjudged": card.unjudged,
+        "judged_share": card.judged_share,
+        "figures": figures,
+        "slices": slices,
+    }
+
+
+def _bounds(estimate: Estimate) -> dict[str, float]:
+    names = ("value", "low", "high", "spread")
+    return {**{name: float(getattr(estimate, name)) for name in names}, "prompts": estimate.prompts}
