@@ -1,8 +1,9 @@
 """`offline/` models: stand-ins for a service LLM, so that everything runs without a key or a network.
 
-They are no language models and say so. `offline/teacher` writes pairs by a grammar; `offline/judge` scores by
-reference metrics. Both are a litellm provider: the prompts, the client and the parsers are those of a paid
-model, and a stand-in reads nothing but the messages it is sent: `task` in them says which grammar is meant.
+They are no language models and say so. `offline/teacher` writes pairs by a grammar and answers plain prompts by
+extraction; `offline/judge` scores, and compares two answers, by reference metrics. Both are a litellm provider: the
+prompts, the client and the parsers are those of a paid model, and a stand-in reads nothing but the messages it is
+sent. Which of its two jobs is meant is told by the fields of the request; `task` says which grammar, or metric.
 """
 
 import json
@@ -13,28 +14,32 @@ from litellm.llms.custom_llm import CustomLLM, CustomLLMError
 from litellm.types.utils import Choices, Message, Usage
 
 from mlflow_llamaduo.core.records import digest
+from mlflow_llamaduo.service_llm.offline.answers import answer
 from mlflow_llamaduo.service_llm.offline.judges import assess
+from mlflow_llamaduo.service_llm.offline.pairwise import prefer
 from mlflow_llamaduo.service_llm.offline.teachers import TEACHERS
+
+ORDER = frozenset({"task", "example", "count", "batch"})
+"""The fields of a request for pairs. JSON that lacks one of them is somebody's prompt, and is answered as one."""
 
 
 class OfflineLLM(CustomLLM):
     """Answers `offline/teacher` and `offline/judge`."""
 
     def completion(self, model: str, messages: list[dict[str, str]], *_: Any, **__: Any) -> ModelResponse:
-        """Reply to a request whose last message is a JSON object."""
-        writer = {"teacher": teach, "judge": judge}.get(model)
-        if writer is None:
+        """Reply to the last message; a plain prompt is all the messages together."""
+        reply = {"teacher": _teacher, "judge": _judge}.get(model)
+        if reply is None:
             raise CustomLLMError(404, f"offline/{model} is unknown; there are offline/teacher and offline/judge")
         try:
-            asked = json.loads(messages[-1]["content"])
-            text = json.dumps(writer(asked), ensure_ascii=False)
+            text = reply([message["content"] for message in messages])
         except (ValueError, KeyError, TypeError) as error:
             raise CustomLLMError(400, f"offline/{model} cannot read the request: {error!r}") from error
-        read = sum(len(m["content"]) for m in messages) // 4
+        read, written = (max(1, count // 4) for count in (sum(len(m["content"]) for m in messages), len(text)))
         return ModelResponse(
             model=f"offline/{model}",
             choices=[Choices(message=Message(content=text, role="assistant"), finish_reason="stop", index=0)],
-            usage=Usage(prompt_tokens=read, completion_tokens=len(text) // 4, total_tokens=read + len(text) // 4),
+            usage=Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written),
         )
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
@@ -42,8 +47,32 @@ class OfflineLLM(CustomLLM):
         return self.completion(*args, **kwargs)
 
 
+def _teacher(contents: list[str]) -> str:
+    asked = _object(contents[-1])
+    if asked is not None and asked.keys() >= ORDER:
+        return json.dumps(teach(asked), ensure_ascii=False)
+    return answer("\n\n".join(contents))
+
+
+def _judge(contents: list[str]) -> str:
+    asked = _object(contents[-1])
+    if asked is None:
+        raise ValueError("the last message is no JSON object")
+    return json.dumps(judge(asked), ensure_ascii=False)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # a thousand brackets are a prompt too
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def judge(asked: dict[str, Any]) -> dict[str, Any]:
-    """Scores from 0 to 100 by comparing with the reference, as the task wants it."""
+    """Scores from 0 to 100 by comparing with the reference, as the task wants it; or the better of two answers."""
+    if "first" in asked and "second" in asked:
+        return prefer(asked)
     task, instruction = str(asked.get("task", "")), str(asked.get("instruction", ""))
     similarity, precision = assess(task, str(asked["reference"]), str(asked["response"]), instruction)
     return {
