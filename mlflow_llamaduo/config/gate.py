@@ -6,40 +6,40 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from mlflow_llamaduo.config.sections import Section, nearest
-from mlflow_llamaduo.core.gate import BASELINES, FIGURES, OPPONENTS, Figure, GateRule, On
+from mlflow_llamaduo.core.gate import BASELINES, FIGURES, OPPONENTS, By, Figure, GateRule
 from mlflow_llamaduo.core.scoring import SCORES
 
 JUDGED_SHARE = 95.0
 """Implied in every gate that says nothing else: verdicts that are missing are limited, whatever else is asked for."""
 
 LIMITS = {"over": (-100.0, 100.0), "perf_matching": (0.0, 200.0)}
-SETTINGS = ("on", "forbid_same_family")
+SETTINGS = ("by", "forbid_same_family")
 
 
 class Rule(Section):
     """The least value of a figure, and whether it or the lower bound of its interval must reach it."""
 
     at_least: float
-    on: On
+    by: By
 
 
 class Gate(Section):
     """What a version must reach to be promoted; every rule must hold.
 
-    In a file it is a mapping of figures to numbers, or to `{at_least: 90, on: mean}`. `on` is what holds for rules
+    In a file it is a mapping of figures to numbers, or to `{at_least: 90, by: mean}`. `by` is what holds for rules
     that do not say it: `lower_bound` of the 95 % interval, or `mean`. `forbid_same_family` makes a judge of the
     generator's own family an error; else it is a warning.
     """
 
-    on: On = "lower_bound"
+    by: By = "lower_bound"
     forbid_same_family: bool = False
     rules: Annotated[dict[str, Rule], Field(min_length=1)]
 
 
 def rules_of(gate: Gate) -> tuple[GateRule, ...]:
     """The gate as the rules that `decide` takes."""
-    rules = {"judged_share": Rule(at_least=JUDGED_SHARE, on="mean"), **gate.rules}
-    return tuple(GateRule(figure, rule.at_least, rule.on) for figure, rule in sorted(rules.items()))
+    rules = {"judged_share": Rule(at_least=JUDGED_SHARE, by="mean"), **gate.rules}
+    return tuple(GateRule(figure, rule.at_least, rule.by) for figure, rule in sorted(rules.items()))
 
 
 def needed(gate: Gate) -> tuple[frozenset[str], frozenset[str]]:
@@ -52,7 +52,7 @@ def needed(gate: Gate) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _form(value: Any) -> Any:
-    """A number asks for both means, as the authors' gate does; `figure=70,on=mean` is the command line's form."""
+    """A number asks for both means, as the authors' gate does; `figure=70,by=mean` is the command line's form."""
     if isinstance(value, Gate):
         return value
     if isinstance(value, str):
@@ -61,12 +61,14 @@ def _form(value: Any) -> Any:
         value = {f"{score}_mean": value for score in SCORES}
     if not isinstance(value, Mapping):
         raise ValueError("expected a number, or figures with their least values")
+    if not value:
+        raise ValueError("a gate without rules would pass everything or nothing; leave it out for the default one")
     if set(value) >= {"rules"} and set(value) <= {*SETTINGS, "rules"}:  # as it is written into config.json
         return value
-    if not set(value) - set(SETTINGS):  # `gate: {on: mean}` is about the default
+    if not set(value) - set(SETTINGS):  # `gate: {by: mean}` is about the default
         value = {**DEFAULT, **value}
-    on = value.get("on", Gate.model_fields["on"].default)
-    rules = {name: _rule(name, least, on) for name, least in value.items() if name not in SETTINGS}
+    by = value.get("by", Gate.model_fields["by"].default)
+    rules = {name: _rule(str(name), least, by) for name, least in value.items() if name not in SETTINGS}
     return {**{name: value[name] for name in SETTINGS if name in value}, "rules": rules}
 
 
@@ -77,10 +79,10 @@ def _typed(text: str) -> Any:
         raise ValueError(f"expected a number or figure=number,..., not {text!r}") from error
 
 
-def _rule(name: str, least: Any, on: str) -> dict[str, Any]:
+def _rule(name: str, least: Any, by: str) -> dict[str, Any]:
     given = dict(least) if isinstance(least, Mapping) else {"at_least": least}
-    if unknown := set(given) - {"at_least", "on"}:
-        raise ValueError(f"{name}: {', '.join(sorted(unknown))}: a rule has at_least and on")
+    if unknown := set(given) - {"at_least", "by"}:
+        raise ValueError(f"{name}: {', '.join(sorted(unknown))}: a rule has at_least and by")
     try:
         kind = Figure.read(name).kind
     except ValueError as error:
@@ -92,7 +94,7 @@ def _rule(name: str, least: Any, on: str) -> dict[str, Any]:
         number = float("nan")
     if isinstance(given.get("at_least"), bool) or not low <= number <= high:
         raise ValueError(f"{name}: a number from {low:g} to {high:g} is wanted, not {given.get('at_least')!r}")
-    return {"on": on, **given, "at_least": number}
+    return {"by": by, **given, "at_least": number}
 
 
 def _examples() -> list[str]:
@@ -110,9 +112,9 @@ GateForm = Annotated[Gate, BeforeValidator(_form)]
 DEFAULT: Mapping[str, Any] = {
     "precision_perf_matching": 90,
     "similarity_perf_matching": 90,
-    "judged_share": {"at_least": JUDGED_SHARE, "on": "mean"},
-    "precision_over_champion": {"at_least": 0, "on": "mean"},
-    "similarity_over_champion": {"at_least": 0, "on": "mean"},
+    "judged_share": {"at_least": JUDGED_SHARE, "by": "mean"},
+    "precision_over_champion": {"at_least": 0, "by": "mean"},
+    "similarity_over_champion": {"at_least": 0, "by": "mean"},
 }
 DEFAULT_GATE = Gate.model_validate(_form(DEFAULT))
 """At least 90 % of the service LLM's own score by the lower bound, and not worse than the champion."""

@@ -8,6 +8,7 @@ one of all M judgings, and how many calls are saved, is measured in benchmarks/g
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -62,9 +63,7 @@ def settled_table(
         )
         for score in SCORES
     }
-    outcomes = np.broadcast_to(
-        holds(Table(table.prompts, table.owner, endings, table.slices), gate, against), (ENDINGS,)
-    )
+    outcomes = np.broadcast_to(holds(replace(table, scores=endings), gate, against), (ENDINGS,))
     return bool(outcomes.all() or not outcomes.any())
 
 

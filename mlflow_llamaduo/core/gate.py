@@ -17,7 +17,7 @@ from mlflow_llamaduo.core.interval import Estimate, Floats, of_differences, of_r
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.scoring import NOTHING, SCORES, Scorecard, Table
 
-On = Literal["mean", "lower_bound"]
+By = Literal["mean", "lower_bound"]
 
 FIGURES = (
     *(f"{score}_mean" for score in SCORES),
@@ -81,7 +81,7 @@ class GateRule:
 
     figure: str
     at_least: float
-    on: On = "mean"
+    by: By = "mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class RuleResult:
     note: str = ""
 
     def __str__(self) -> str:
-        held = self.low if self.rule.on == "lower_bound" else self.value
-        what = self.rule.figure + (" lower bound" if self.rule.on == "lower_bound" else "")
+        held = self.low if self.rule.by == "lower_bound" else self.value
+        what = self.rule.figure + (" lower bound" if self.rule.by == "lower_bound" else "")
         if held is None:
             return f"{what}: {self.note}"
         shown = floor(10 * held + 1e-6) / 10  # rounded, 69.96 would read as 70.0 < 70
@@ -168,7 +168,7 @@ def holds(table: Table, gate: Sequence[GateRule], against: Against) -> Any:
             continue
         found = _measured(figure, table, against)
         if not isinstance(found, Absent):
-            passed = passed & found.estimate.above(rule.at_least, on=rule.on)
+            passed = passed & found.estimate.above(rule.at_least, by=rule.by)
         elif not found.passes:
             passed = passed & False
     return passed
@@ -203,7 +203,7 @@ def _result(rule: GateRule, card: Scorecard, against: Against) -> RuleResult:
         return RuleResult(rule, None, None, None, 0, found.passes, found.why)
     at = found.estimate
     value, low, high = (_finite(bound) for bound in (at.value, at.low, at.high))
-    passed = bool(at.above(rule.at_least, on=rule.on))
+    passed = bool(at.above(rule.at_least, by=rule.by))
     return RuleResult(rule, value, low, high, at.prompts, passed, found.note)
 
 

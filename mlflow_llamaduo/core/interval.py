@@ -36,9 +36,9 @@ class Estimate:
     spread: Any
     prompts: int
 
-    def above(self, least: float, *, on: str) -> Any:
-        """Whether the figure, or with `on="lower_bound"` its lower bound, is at least `least`."""
-        return (self.low if on == "lower_bound" else self.value) >= least - 1e-9
+    def above(self, least: float, *, by: str) -> Any:
+        """Whether the figure, or with `by="lower_bound"` its lower bound, is at least `least`."""
+        return (self.low if by == "lower_bound" else self.value) >= least - 1e-9
 
 
 def of_scores(values: Floats, responses: int) -> Estimate:
@@ -46,14 +46,15 @@ def of_scores(values: Floats, responses: int) -> Estimate:
 
     Args:
         values: one a prompt, on the last axis.
-        responses: how many responses they are means of: no interval is narrower than so many independent ones allow.
+        responses: how many different responses they are means of: no interval is narrower than so many independent
+            ones allow.
     """
     from scipy import stats
 
     prompts = values.shape[-1]
     mean, spread = _moments(values)
     if prompts < 2:
-        return Estimate(mean, np.zeros_like(mean), np.full_like(mean, 100.0), spread, prompts)
+        return _plain(mean, np.zeros_like(mean), np.full_like(mean, 100.0), spread, prompts)
     share = np.clip(mean / 100, 0.0, 1.0)
     variance = np.maximum((spread / 100) ** 2 / prompts, 1e-12)
     fewer = (stats.norm.isf(TAIL) / stats.t.isf(TAIL, prompts - 1)) ** 2  # the variance is itself estimated
@@ -64,7 +65,7 @@ def of_scores(values: Floats, responses: int) -> Estimate:
     low = np.where(hits > 0, 100 * stats.beta.ppf(TAIL, hits + 0.5, misses + 0.5), 0.0)
     high = np.where(misses > 0, 100 * stats.beta.isf(TAIL, hits + 0.5, misses + 0.5), 100.0)
     # Jeffreys' interval is about the share's posterior: at the very ends it can miss the mean itself.
-    return Estimate(mean, np.minimum(low, mean), np.maximum(high, mean), spread, prompts)
+    return _plain(mean, np.minimum(low, mean), np.maximum(high, mean), spread, prompts)
 
 
 def of_differences(values: Floats) -> Estimate:
@@ -74,9 +75,9 @@ def of_differences(values: Floats) -> Estimate:
     prompts = values.shape[-1]
     mean, spread = _moments(values)
     if prompts < 2:
-        return Estimate(mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf), spread, prompts)
+        return _plain(mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf), spread, prompts)
     half = stats.t.isf(TAIL, prompts - 1) * stats.sem(values, axis=-1)
-    return Estimate(mean, mean - half, mean + half, spread, prompts)
+    return _plain(mean, mean - half, mean + half, spread, prompts)
 
 
 def of_ratio(numerator: Floats, denominator: Floats) -> Estimate:
@@ -95,7 +96,7 @@ def of_ratio(numerator: Floats, denominator: Floats) -> Estimate:
         residual = numerator - np.where(down > 0, ratio, 0.0)[..., None] * denominator
         spread = _moments(residual)[1]
         if prompts < 2:
-            return Estimate(100 * ratio, np.zeros_like(ratio), np.full_like(ratio, np.inf), spread, prompts)
+            return _plain(100 * ratio, np.zeros_like(ratio), np.full_like(ratio, np.inf), spread, prompts)
         t2 = stats.t.isf(TAIL, prompts - 1) ** 2 / prompts
         a = down**2 - t2 * _covariance(denominator, denominator)
         b = up * down - t2 * _covariance(numerator, denominator)
@@ -104,7 +105,13 @@ def of_ratio(numerator: Floats, denominator: Floats) -> Estimate:
         bounded = (a > 0) & (down > 0)
         low = np.where(bounded, (b - root) / a, 0.0)
         high = np.where(bounded, (b + root) / a, np.inf)
-    return Estimate(100 * ratio, 100 * np.maximum(low, 0.0), 100 * high, spread, prompts)
+    return _plain(100 * ratio, 100 * np.maximum(low, 0.0), 100 * high, spread, prompts)
+
+
+def _plain(value: Floats, low: Floats, high: Floats, spread: Floats, prompts: int) -> Estimate:
+    """Numbers where there are no leading axes, instead of arrays without axes."""
+    number, least, most, apart = (np.asarray(part)[()] for part in (value, low, high, spread))
+    return Estimate(number, least, most, apart, prompts)
 
 
 def _moments(values: Floats) -> tuple[Floats, Floats]:

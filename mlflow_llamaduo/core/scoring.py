@@ -36,6 +36,8 @@ class Scored:
     precision: float
     verdicts: int
     slices: tuple[str, ...] = ()
+    again: bool = False
+    """Says to the letter what an earlier response to the same prompt says: no evidence of its own."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Table:
     owner: Places
     scores: Mapping[str, Floats]
     slices: tuple[tuple[str, ...], ...]
+    own: npt.NDArray[np.bool_]
+    """Whether a response is evidence of its own."""
 
     @staticmethod
     def of(rows: Iterable[Scored]) -> "Table":
@@ -108,7 +112,8 @@ class Table:
         places: dict[str, int] = {}
         owner = np.array([places.setdefault(prompt_of(row.response_id), len(places)) for row in rows], dtype=np.int64)
         scores = {score: np.array([getattr(row, score) for row in rows], dtype=np.float64) for score in SCORES}
-        return Table(tuple(places), owner, scores, tuple(row.slices for row in rows))
+        own = np.array([not row.again for row in rows], dtype=np.bool_)
+        return Table(tuple(places), owner, scores, tuple(row.slices for row in rows), own)
 
     @property
     def names(self) -> list[str]:
@@ -124,6 +129,7 @@ class Table:
             owner,
             {score: values[..., mine] for score, values in self.scores.items()},
             tuple(self.slices[place] for place in mine),
+            self.own[mine],
         )
 
     @cached_property
@@ -152,7 +158,7 @@ class Table:
     def _estimate(self, values: Floats) -> Estimate:
         if not self.prompts:
             return NOTHING
-        return of_scores(self.by_prompt(values), len(self.owner))
+        return of_scores(self.by_prompt(values), int(self.own.sum()))
 
 
 NOTHING = Estimate(0.0, 0.0, 0.0, 0.0, 0)
@@ -176,7 +182,8 @@ def score(judgements: Iterable[Judgement], responses: Iterable[Response] = ()) -
     for judgement in judgements:
         if isinstance(judgement, Verdict):
             verdicts[judgement.response_id].append(judgement)
-    slices = slices_of(responses)
+    responses = tuple(responses)
+    slices, repeated = slices_of(responses), _repeated(responses)
     return Scorecard(
         judge=next(iter(judges), ""),
         prompts=len({prompt_of(j.response_id) for j in judgements}),
@@ -190,6 +197,7 @@ def score(judgements: Iterable[Judgement], responses: Iterable[Response] = ()) -
                 fmean(v.precision for v in own),
                 len(own),
                 slices.get(prompt_of(response_id), ()),
+                response_id in repeated,
             )
             for response_id, own in sorted(verdicts.items())
         ),
@@ -218,6 +226,12 @@ def slices_of(responses: Iterable[Response]) -> dict[str, tuple[str, ...]]:
         for place, prompt in enumerate(order):
             slices[prompt].append(f"length={('short', 'middle', 'long')[3 * place // len(order)]}")
     return {prompt: tuple(own) for prompt, own in slices.items()}
+
+
+def _repeated(responses: Iterable[Response]) -> set[str]:
+    """Ids of the responses whose text another response to the same prompt has already."""
+    first: dict[tuple[str, str], str] = {}
+    return {r.id for r in responses if first.setdefault((r.pair_id, r.text), r.id) != r.id}
 
 
 def perf_matching(best_local: float, best_service_llm: float) -> float:

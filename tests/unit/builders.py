@@ -1,5 +1,6 @@
 """Values for tests, with what the test at hand does not care about filled in."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.gate import Decision, GateRule, RuleResult
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet, Response, Unjudged, Verdict, Version
 from mlflow_llamaduo.core.rounds import Round
-from mlflow_llamaduo.core.scoring import Score, Scorecard
+from mlflow_llamaduo.core.scoring import Scorecard, Scored
 
 
 def pair(instruction: str = "Which town?", response: str = "Arn", **more: Any) -> Pair:
@@ -36,17 +37,26 @@ def unjudged(response_id: str, **more: Any) -> Unjudged:
     return Unjudged(**{"judge": "judge", "repeat": 0, "reason": "no reply", **more}, response_id=response_id)
 
 
-def card(precision: float = 80.0, similarity: float = 80.0, **more: Any) -> Scorecard:
-    known = {"judge": "judge", "prompts": 2, "responses": 8, "judgings": 80, "unjudged": 0, **more}
-    return Scorecard(precision=score(precision), similarity=score(similarity), **known)
+def card(precision: float = 80.0, similarity: float = 80.0, prompts: int = 8, **more: Any) -> Scorecard:
+    """One response to each prompt, all of the same scores."""
+    rows = tuple(Scored(f"p{number:02d}/0", similarity, precision, 10) for number in range(prompts))
+    known = {"judge": "judge", "responses": prompts, "judgings": 10 * prompts, "unjudged": 0, **more}
+    return Scorecard(prompts=prompts, scored=rows, **known)
 
 
-def score(mean: float, coverage_50: float = 100.0, coverage_70: float = 100.0) -> Score:
-    return Score(mean, 5.0, max(0.0, mean - 5), min(100.0, mean + 5), coverage_50, coverage_70)
+def scores(values: Mapping[str, Sequence[float]], **more: Any) -> Scorecard:
+    """A scorecard of responses by prompt: precision as given, similarity the same."""
+    rows = [
+        Scored(f"{prompt}/{sample}", value, value, 10, **more)
+        for prompt, own in values.items()
+        for sample, value in enumerate(own)
+    ]
+    return Scorecard("judge", len(values), len(rows), 10 * len(rows), 0, tuple(rows))
 
 
 def decision(*, passed: bool = True) -> Decision:
-    return Decision((RuleResult(GateRule("precision_mean", 70), 80.0 if passed else 60.0, passed),))
+    value = 80.0 if passed else 60.0
+    return Decision((RuleResult(GateRule("precision_mean", 70), value, value - 5, value + 5, 8, passed),))
 
 
 def round_(number: int = 0, precision: float = 80.0, *, passed: bool = False) -> Round:

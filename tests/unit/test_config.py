@@ -119,7 +119,12 @@ def test_a_file_that_is_no_yaml_tree_is_named(text: str, tmp_path: Path, monkeyp
     assert complaint().startswith(f"{root}/closed_qa/duo.yaml: ")
 
 
-BOTH_70 = (GateRule("precision_mean", 70), GateRule("similarity_mean", 70))
+JUDGED = GateRule("judged_share", 95)
+BOTH_70 = (
+    JUDGED,
+    GateRule("precision_mean", 70, "lower_bound"),
+    GateRule("similarity_mean", 70, "lower_bound"),
+)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +133,16 @@ BOTH_70 = (GateRule("precision_mean", 70), GateRule("similarity_mean", 70))
         (70, BOTH_70),
         (70.0, BOTH_70),
         ("70", BOTH_70),
-        ("judged_share=95", (GateRule("judged_share", 95),)),
-        ("precision_mean=60,gain_over_base=10.5", (GateRule("gain_over_base", 10.5), GateRule("precision_mean", 60))),
-        ({"similarity_mean": 0}, (GateRule("similarity_mean", 0),)),
-        ({"similarity_mean": 100}, (GateRule("similarity_mean", 100),)),
+        ("judged_share=90,by=mean", (GateRule("judged_share", 90),)),
+        (
+            "precision_mean=60,precision_over_base=-10.5,by=mean",
+            (JUDGED, GateRule("precision_mean", 60), GateRule("precision_over_base", -10.5)),
+        ),
+        ({"similarity_mean": 0}, (JUDGED, GateRule("similarity_mean", 0, "lower_bound"))),
+        (
+            {"similarity_mean": {"at_least": 100, "by": "mean"}, "precision_worst_slice": 40},
+            (JUDGED, GateRule("precision_worst_slice", 40, "lower_bound"), GateRule("similarity_mean", 100)),
+        ),
     ],
 )
 @pytest.mark.usefixtures("projects")
@@ -155,10 +166,13 @@ def test_a_gate_that_is_none_is_told_as_such(gate: Any) -> None:
 
 
 def test_a_gate_replaces_the_one_below_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder_with(tmp_path, monkeypatch, duo={"gate": {"judged_share": 95, "gain_over_base": 10}})
+    folder_with(tmp_path, monkeypatch, duo={"gate": {"judged_share": 95, "precision_over_base": 10}})
 
     assert load("closed_qa", overrides={"gate": "70"}).rules == BOTH_70
-    assert load("closed_qa", overrides={"gate.precision_mean": "60"}).rules == (GateRule("precision_mean", 60),)
+    assert load("closed_qa", overrides={"gate.precision_mean": "60"}).rules == (
+        JUDGED,
+        GateRule("precision_mean", 60, "lower_bound"),
+    )
 
 
 def test_a_command_line_value_equal_to_the_default_still_wins_over_the_file(projects: Path) -> None:

@@ -1,52 +1,38 @@
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mlflow_llamaduo.core.gate import FIGURES, GateRule, decide
-from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
+from mlflow_llamaduo.core.gate import FIGURES, Against, Decision, Figure, GateRule, decide, holds, win_rate
+from mlflow_llamaduo.core.interval import of_differences, of_ratio
+from mlflow_llamaduo.core.pairwise import Duels
+from mlflow_llamaduo.core.scoring import SCORES, Scorecard
 from mlflow_llamaduo.core.scoring import score as summarise
-from tests.unit.builders import card, score, unjudged
+from tests.unit.builders import card, scores, unjudged
 
-PAPERS_GATE = (GateRule("precision_mean", 90), GateRule("similarity_mean", 90))
-
-# Table 1, judged by GPT-4o: precision and similarity, each mean / coverage at 50 / at 70.
-TABLE_1 = {
-    "closed QA, Gemma 2B": ((67.25, 65, 53), (67.41, 67, 57)),
-    "closed QA, Gemma 7B": ((81.85, 88, 83), (79.02, 85, 78)),
-    "closed QA, Mistral 7B": ((83.63, 87, 82), (81.36, 85, 83)),
-    "closed QA, LLaMA3 8B": ((75.55, 78, 75), (72.62, 77, 72)),
-    "classification, Gemma 2B": ((58.47, 58, 42), (52.76, 50, 39)),
-    "classification, Gemma 7B": ((70.73, 69, 55), (64.67, 62, 53)),
-    "classification, Mistral 7B": ((67.53, 70, 53), (61.65, 67, 47)),
-    "classification, LLaMA3 8B": ((81.64, 88, 73), (78.02, 77, 67)),
-}
+NOBODY = Against()
+UNEVEN = {"p0": [90.0, 80.0], "p1": [70.0, 100.0], "p2": [40.0, 95.0], "p3": [88.0, 99.0], "p4": [75.0, 80.0]}
 
 
-def table_1(model: str) -> Scorecard:
-    precision, similarity = TABLE_1[model]
-    return Scorecard("gpt-4o", 15, 60, 600, 0, precision=score(*precision), similarity=score(*similarity))
+def beside(**baselines: Scorecard) -> Against:
+    return Against(baselines)
 
 
-@pytest.mark.parametrize("model", TABLE_1)
-def test_no_local_model_of_table_1_passes_the_papers_gate(model: str) -> None:
-    decision = decide(table_1(model), PAPERS_GATE, {})
-
-    assert not decision.passed
-    assert len(decision.reasons) == 2
+def duels(points: dict[str, float], opponent: str = "reference", flips: int = 0) -> Duels:
+    return Duels("judge", opponent, len(points), 0, 0, flips, 0, 0.0, 50.0, tuple(points.items()))
 
 
-def test_a_gate_of_coverage_passes_the_models_of_table_1_that_reach_it() -> None:
-    gate = [GateRule("precision_coverage_70", 73), GateRule("similarity_coverage_50", 77)]
-
-    assert {model for model in TABLE_1 if decide(table_1(model), gate, {}).passed} == {
-        "closed QA, Gemma 7B",
-        "closed QA, Mistral 7B",
-        "closed QA, LLaMA3 8B",
-        "classification, LLaMA3 8B",
-    }
+def one(card: Scorecard, figure: str, least: float, against: Against = NOBODY, by: str = "mean") -> Decision:
+    return decide(card, [GateRule(figure, least, by)], against)  # type: ignore[arg-type]
 
 
 def test_every_rule_is_told_with_its_value_whether_it_passed_or_not() -> None:
     gate = [GateRule("precision_mean", 70), GateRule("similarity_mean", 70), GateRule("judged_share", 95)]
-    decision = decide(card(precision=80, similarity=60), gate, {})
+    decision = decide(card(precision=80, similarity=60), gate, NOBODY)
 
     assert [(r.rule.figure, r.value, r.passed) for r in decision.results] == [
         ("precision_mean", 80, True),
@@ -58,42 +44,225 @@ def test_every_rule_is_told_with_its_value_whether_it_passed_or_not() -> None:
 
 
 def test_a_passed_gate_tells_all_its_rules() -> None:
-    decision = decide(
-        card(precision=80, similarity=75), [GateRule("precision_mean", 70), GateRule("similarity_mean", 70)], {}
-    )
+    gate = [GateRule("precision_mean", 70), GateRule("similarity_mean", 70)]
+    decision = decide(card(precision=80, similarity=75), gate, NOBODY)
 
     assert decision.passed
     assert decision.reasons == ("precision_mean 80.0 >= 70", "similarity_mean 75.0 >= 70")
 
 
-@pytest.mark.parametrize("figure", sorted(set(FIGURES) - {"gain_over_base"}))
-def test_a_figure_passes_at_just_the_least_value(figure: str) -> None:
-    value = card().figures()[figure]
+def test_a_decision_is_json_with_every_rule_figure_bound_and_verdict() -> None:
+    gate = rules_of(DEFAULT_GATE)
+    decision = decide(scores(UNEVEN), gate, beside(service_llm=card(90, 90, prompts=5, judge="judge")))
+    told = json.loads(json.dumps(asdict(decision), allow_nan=False))
 
-    assert decide(card(), [GateRule(figure, value)], {}).passed
-    assert not decide(card(), [GateRule(figure, value + 0.01)], {}).passed
+    assert [result["rule"]["figure"] for result in told["results"]] == sorted(rule.figure for rule in gate)
+    for result in told["results"]:
+        assert set(result) == {"rule", "value", "low", "high", "prompts", "passed", "note"}
+
+
+@pytest.mark.parametrize(
+    "figure", ["precision_mean", "similarity_mean", "precision_coverage_85", "similarity_worst_slice", "judged_share"]
+)
+@pytest.mark.parametrize("by", ["mean", "lower_bound"])
+def test_a_figure_passes_at_just_the_least_value(figure: str, by: str) -> None:
+    result = one(scores(UNEVEN), figure, 0, by=by).results[0]
+    held = result.low if by == "lower_bound" else result.value
+
+    assert held is not None
+    assert one(scores(UNEVEN), figure, held, by=by).passed
+    assert not one(scores(UNEVEN), figure, held + 0.01, by=by).passed
 
 
 def test_a_gate_without_rules_passes_nothing() -> None:
-    assert not decide(card(100, 100), [], {}).passed
+    assert not decide(card(100, 100), [], NOBODY).passed
+
+
+@pytest.mark.parametrize("figure", ["precision_mean", "precision_coverage_50", "precision_over_base"])
+def test_a_lower_bound_asks_for_more_than_the_mean(figure: str) -> None:
+    against = beside(base=scores({prompt: [60.0, 20.0] for prompt in UNEVEN}))
+    result = one(scores(UNEVEN), figure, 0, against).results[0]
+    assert result.low is not None and result.value is not None
+    between = (result.low + result.value) / 2
+
+    assert one(scores(UNEVEN), figure, between, against).passed
+    assert not one(scores(UNEVEN), figure, between, against, by="lower_bound").passed
 
 
 @pytest.mark.parametrize(("base", "passed"), [(70.0, True), (70.5, False), (90.0, False)])
-def test_gain_over_base_is_in_points_of_mean_precision(base: float, passed: bool) -> None:
-    decision = decide(
-        card(precision=80, similarity=0), [GateRule("gain_over_base", 10)], {"base": card(precision=base)}
-    )
+def test_over_base_is_in_points_of_the_mean(base: float, passed: bool) -> None:
+    decision = one(card(80, 0), "precision_over_base", 10, beside(base=card(base)))
 
     assert decision.results[0].value == pytest.approx(80 - base)
     assert decision.passed is passed
 
 
-def test_a_base_model_without_a_verdict_is_no_zero_to_gain_on() -> None:
+def test_differences_are_paired_by_prompt() -> None:
+    """Both models are uneven over the prompts; that they are so on the same ones makes the difference certain."""
+    better = {prompt: [value + 2 for value in own] for prompt, own in UNEVEN.items()}
+    result = one(scores(better), "precision_over_champion", 1, beside(champion=scores(UNEVEN)), by="lower_bound")
+
+    assert result.passed
+    assert result.results[0].low == pytest.approx(2)
+
+
+def test_perf_matching_is_the_ratio_of_the_means_with_its_bounds() -> None:
+    own, its = scores(UNEVEN), scores({prompt: [95.0, 90.0 + n] for n, prompt in enumerate(UNEVEN)})
+    result = one(own, "precision_perf_matching", 90, beside(service_llm=its)).results[0]
+    expected = of_ratio(np.array([np.mean(row) for row in UNEVEN.values()]), its.table.on("precision", list(UNEVEN)))
+
+    assert (result.value, result.low, result.high) == pytest.approx((expected.value, expected.low, expected.high))
+
+
+def test_prompts_that_only_one_of_the_two_has_a_verdict_on_are_left_out_and_told() -> None:
+    base = scores({"p0": [50.0], "p1": [50.0], "p2": [50.0], "other": [0.0]})
+    result = one(scores(UNEVEN), "precision_over_base", 0, beside(base=base)).results[0]
+
+    assert result.prompts == 3
+    assert result.value == pytest.approx((85 + 85 + 67.5) / 3 - 50)
+    assert "3 are judged for one of the two only" in result.note
+
+
+def test_a_baseline_without_a_verdict_is_no_zero_to_gain_on() -> None:
     unknown = summarise([unjudged("p/0"), unjudged("q/0")])
 
-    assert not decide(card(precision=80), [GateRule("gain_over_base", 10)], {"base": unknown}).passed
+    assert not one(card(80), "precision_over_base", 10, beside(base=unknown)).passed
+    assert not one(card(80), "precision_perf_matching", 10, beside(service_llm=unknown)).passed
+
+
+def test_a_candidate_without_a_verdict_passes_no_rule_about_scores() -> None:
+    unknown = summarise([unjudged("p/0"), unjudged("q/0")])
+
+    for figure in ("precision_mean", "precision_coverage_50", "precision_worst_slice", "precision_over_base"):
+        assert not one(unknown, figure, 0, beside(base=card(50))).passed
+
+
+def test_without_a_champion_there_is_none_to_be_worse_than() -> None:
+    decision = one(card(10), "precision_over_champion", 0)
+
+    assert decision.passed
+    assert str(decision) == "passed: precision_over_champion: there is no champion yet"
+
+
+@pytest.mark.parametrize("figure", ["precision_over_base", "similarity_perf_matching", "win_rate_over_reference"])
+def test_any_other_model_that_is_missing_is_an_error(figure: str) -> None:
+    with pytest.raises(ValueError, match="the gate asks for"):
+        one(card(80), figure, 10)
 
 
 def test_a_baseline_by_another_judge_is_refused() -> None:
     with pytest.raises(ValueError, match=r"gemini.*gpt-4o"):
-        decide(card(judge="gpt-4o"), [GateRule("precision_mean", 10)], {"base": card(judge="gemini")})
+        one(card(judge="gpt-4o"), "precision_mean", 10, beside(base=card(judge="gemini")))
+
+
+def test_the_worst_slice_is_held_against_the_gate_and_named() -> None:
+    good = scores({f"a{n}": [90.0] for n in range(6)}, slices=("category=easy",))
+    bad = scores({f"b{n}": [40.0 + n] for n in range(5)}, slices=("category=hard",))
+    both = replace(good, scored=(*good.scored, *bad.scored))
+    result = one(both, "precision_worst_slice", 60).results[0]
+
+    assert (result.value, result.passed) == (42, False)
+    assert "category=hard, 5 prompts" in str(result)
+    assert result.low is not None and result.low < 42
+
+
+def test_a_slice_of_four_prompts_is_held_against_nothing() -> None:
+    good = scores({f"a{n}": [90.0] for n in range(6)}, slices=("category=easy",))
+    few = scores({f"b{n}": [0.0] for n in range(4)}, slices=("category=rare",))
+
+    assert one(replace(good, scored=(*good.scored, *few.scored)), "precision_worst_slice", 90).passed
+
+
+def test_the_win_rate_is_over_prompts_and_needs_its_duels() -> None:
+    against = Against(duels={"reference": duels({"p0": 100.0, "p1": 50.0, "p2": 75.0})})
+    result = one(card(), "win_rate_over_reference", 60, against).results[0]
+
+    assert (result.value, result.prompts, result.passed) == (75, 3, True)
+    assert result.low == win_rate(against.duels["reference"]).low
+
+
+def test_judged_share_is_the_share_of_the_judgings() -> None:
+    mixed = replace(card(), judgings=40, unjudged=3)
+
+    assert one(mixed, "judged_share", 92.5).passed
+    assert not one(mixed, "judged_share", 93).passed
+
+
+def test_the_default_gate_asks_for_a_sure_90_percent_of_the_service_llm_and_for_no_worse_than_the_champion() -> None:
+    """40 prompts, both a little uneven: 92 % of the service LLM's mean is not surely 90 %; 99 % is."""
+    gate = rules_of(DEFAULT_GATE)
+
+    def passes(candidate: float, champion: float | None = None) -> bool:
+        rng = np.random.default_rng(4)
+        cards = [
+            scores({f"p{n}": [float(v)] for n, v in enumerate((mean + rng.normal(0, 8, 40)).clip(0, 100))})
+            for mean in (candidate, 90.0, champion or 0.0)
+        ]
+        known = {"service_llm": cards[1]} | ({"champion": cards[2]} if champion else {})
+        return decide(cards[0], gate, Against(known)).passed
+
+    assert passes(89)
+    assert not passes(82.5)
+    assert not passes(89, champion=95)
+    assert passes(89, champion=80)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [
+        ("precision_mean", Figure("mean", "precision")),
+        ("similarity_coverage_100", Figure("coverage", "similarity", 100)),
+        ("precision_perf_matching", Figure("perf_matching", "precision", other="service_llm")),
+        ("similarity_over_few_shot", Figure("over", "similarity", other="few_shot")),
+        ("precision_worst_slice", Figure("worst_slice", "precision")),
+        ("win_rate_over_champion", Figure("win_rate", other="champion")),
+        ("judged_share", Figure("judged_share")),
+    ],
+)
+def test_a_figures_name_is_read(name: str, figure: Figure) -> None:
+    assert Figure.read(name) == figure
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("precision", "precision_coverage_101", "precision_coverage_", "recall_mean", "precision_over_nobody", ""),
+        *("win_rate_over_base", "win_rate", "judged_share_mean", *FIGURES[2:4]),
+    ],
+)
+def test_a_name_that_is_no_figure_is_told_with_those_that_are(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown figure"):
+        Figure.read(name)
+
+
+@given(st.lists(st.floats(0, 100), min_size=3, max_size=8), st.integers(1, 30), st.floats(0, 100))
+def test_many_outcomes_at_once_hold_where_each_alone_would_pass(
+    values: list[float], shift: int, least: float
+) -> None:
+    """What adaptive judging relies on."""
+    rows = scores({f"p{n}": [value] for n, value in enumerate(values)}, slices=("length=short",))
+    others = scores({f"p{n}": [value] for n, value in enumerate(reversed(values))})
+    against = beside(base=others, service_llm=others)
+    gate = [
+        GateRule("precision_mean", least, "lower_bound"),
+        GateRule("similarity_coverage_50", least),
+        GateRule("precision_over_base", least - 50, "lower_bound"),
+        GateRule("similarity_perf_matching", least, "lower_bound"),
+        GateRule("precision_worst_slice", least),
+    ]
+    moved = [np.clip(np.array(values) + move, 0, 100) for move in (0, shift, -shift)]
+    endings = replace(rows.table, scores={score: np.array(moved) for score in SCORES})
+    alone = [
+        decide(scores({f"p{n}": [float(v)] for n, v in enumerate(own)}, slices=("length=short",)), gate, against)
+        for own in moved
+    ]
+
+    assert list(np.broadcast_to(holds(endings, gate, against), (3,))) == [decision.passed for decision in alone]
+
+
+def test_a_paired_difference_is_students_t() -> None:
+    own, its = scores(UNEVEN), scores({prompt: [70.0] for prompt in UNEVEN})
+    result = one(own, "precision_over_base", 0, beside(base=its)).results[0]
+    expected = of_differences(np.array([np.mean(rows) - 70 for rows in UNEVEN.values()]))
+
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))

@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.records import Adapter, Grown, Judgement, PairSet, Rejected, Response, Version
-from mlflow_llamaduo.core.rounds import BASE, Round, Split, State
+from mlflow_llamaduo.core.gate import Against
+from mlflow_llamaduo.core.records import Adapter, Comparison, Grown, Judgement, PairSet, Rejected, Response, Version
+from mlflow_llamaduo.core.rounds import Round, Split, State
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
@@ -21,7 +22,7 @@ from mlflow_llamaduo.tracking import Tracker
 from tests.unit.builders import adapter, pair, pairs, project, verdict
 
 SPLIT = Split(pairs(6, "train"), pairs(2, "dev"), pairs(3, "test"))
-Call = tuple[str, int]
+Call = tuple[str, int | str]
 
 
 @dataclass
@@ -37,16 +38,33 @@ class World:
     failed: dict[int, dict[str, float]] = field(default_factory=dict)
     prompts: list[PairSet] = field(default_factory=list)
     recorded: list[Round] = field(default_factory=list)
-    baselines: list[float] = field(default_factory=list)
+    baselines: dict[str, float] = field(default_factory=dict)
+    champion: float | None = None  # its score
+    repeats: dict[int | str, int] = field(default_factory=dict)
+    against: dict[int | str, Against | None] = field(default_factory=dict)
+    opponents: list[tuple[str, str]] = field(default_factory=list)
     registered: list[tuple[int, bool]] = field(default_factory=list)
     promoted: list[Version] = field(default_factory=list)
 
     def align(self, journal: Journal, **settings: Any) -> Outcome:
-        registry, tracker = cast(Registry, _Registry(self)), cast(Tracker, _Tracker(self))
-        stages = Stages(self.collect, self.finetune, self.infer, self.judge, self.synthesize, tracker, registry)
-        return align(limited(**settings), stages, journal)
+        return align(limited(**settings), self.stages(), journal)
 
-    def do(self, stage: str, number: int) -> None:
+    def stages(self) -> Stages:
+        return Stages(
+            collect=self.collect,
+            finetune=self.finetune,
+            infer=self.infer,
+            baseline=self.baseline,
+            judge=self.judge,
+            judge_by_others=lambda responses, where: (),
+            compare=self.compare,
+            reference=lambda responses: {"exact_match": 12.5},
+            synthesize=self.synthesize,
+            tracker=cast(Tracker, _Tracker(self)),
+            registry=cast(Registry, _Registry(self)),
+        )
+
+    def do(self, stage: str, number: int | str) -> None:
         if (stage, number) in self.broken:
             raise BudgetError("the budget is used up")
         if (stage, number) in self.killed:
@@ -54,7 +72,7 @@ class World:
         self.done.append((stage, number))
 
     def collect(self) -> Split:
-        self.do("collect", BASE)
+        self.do("collect", "base")
         return SPLIT
 
     def finetune(self, train: PairSet, dev: PairSet, number: int) -> Adapter:
@@ -62,19 +80,34 @@ class World:
         self.trained_on[number] = train, dev
         return adapter(f"a{number}", seconds=1800.0)
 
-    def infer(self, trained: Adapter | None, prompts: PairSet, number: int) -> tuple[Response, ...]:
-        if prompts is SPLIT.dev or prompts == SPLIT.dev:
-            self.do("steer", number)
-            return tuple(Response(p.id, 0, p.instruction, p.response, "text", 3) for p in prompts)
-        self.do("infer", number)
-        self.prompts.append(prompts)
-        assert (trained is None) == (number == BASE)
-        return tuple(Response(p.id, 0, p.instruction, p.response, "text", 3) for p in prompts)
+    def infer(self, trained: Adapter, prompts: PairSet, where: int | str) -> tuple[Response, ...]:
+        self.do("steer" if prompts == SPLIT.dev else "infer", where)
+        if prompts != SPLIT.dev:
+            self.prompts.append(prompts)
+        return tuple(Response(p.id, 0, p.instruction, p.response, f"text {where}", 3) for p in prompts)
 
-    def judge(self, responses: tuple[Response, ...], number: int) -> tuple[Judgement, ...]:
-        self.do("judge", number)
-        value = 40.0 if number == BASE else self.scores[number]
-        return tuple(verdict(r.id, value) for r in responses)
+    def baseline(self, name: str, state: State) -> tuple[Response, ...]:
+        self.do("infer", name)
+        if name == "champion" and self.champion is None:
+            return ()
+        return tuple(Response(p.id, 0, p.instruction, p.response, f"text {name}", 3) for p in state.test)
+
+    def judge(
+        self, responses: tuple[Response, ...], where: int | str, repeats: int, against: Against | None
+    ) -> tuple[Judgement, ...]:
+        self.do("judge", where)
+        self.repeats[where] = repeats
+        self.against[where] = against
+        known = {"base": 40.0, "few_shot": 45.0, "service_llm": 90.0, "champion": self.champion or 0.0}
+        value = known[where] if isinstance(where, str) else self.scores[where]
+        return tuple(verdict(r.id, value, repeat=repeat) for r in responses for repeat in range(min(2, repeats)))
+
+    def compare(
+        self, responses: tuple[Response, ...], opponent: str, texts: Mapping[str, str], where: int | str
+    ) -> tuple[Comparison, ...]:
+        self.do("compare", where)
+        self.opponents.append((opponent, texts[responses[0].id]))
+        return tuple(Comparison(r.id, opponent, "judge", first, "win") for r in responses for first in (True, False))
 
     def synthesize(self, state: State, failed: Mapping[str, float], number: int) -> Grown:
         self.do("synthesize", number)
@@ -88,7 +121,7 @@ class _Registry:
     world: World
 
     def register(
-        self, trained: Adapter, scorecard: Scorecard, decision: Any, *, train: PairSet, run_id: str
+        self, trained: Adapter, scorecard: Scorecard, decision: Any, *, against: Any, train: PairSet, run_id: str
     ) -> Version:
         number = int(trained.digest.removeprefix("a"))
         self.world.do("register", number)
@@ -104,8 +137,8 @@ class _Registry:
 class _Tracker:
     world: World
 
-    def baseline(self, card: Scorecard, judgements: Any, state: Any) -> None:
-        self.world.baselines.append(card.precision.mean)
+    def baseline(self, name: str, card: Scorecard, judged: Any, state: Any) -> None:
+        self.world.baselines[name] = card.precision.value
 
     @contextmanager
     def round(self, number: int) -> Iterator[Any]:
@@ -119,7 +152,12 @@ class _Tracker:
 
 
 def limited(rounds: int = 3, gate: float = 70.0, **limits: Any) -> Project:
-    return project(gate={"precision_mean": gate}, limits={"rounds": rounds, **limits}, finetune={"usd_per_hour": 2.0})
+    return project(
+        gate={"by": "mean", "precision_mean": gate},
+        limits={"rounds": rounds, **limits},
+        finetune={"usd_per_hour": 2.0},
+        baselines={"few_shot": 0, "service_llm": False},
+    )
 
 
 @pytest.fixture
@@ -136,7 +174,7 @@ def test_a_model_that_passes_is_promoted_and_the_loop_stops(journal: Journal) ->
     outcome = world.align(journal)
 
     assert outcome.stop == "passed"
-    assert world.done == [("collect", BASE), ("infer", BASE), ("judge", BASE), *ROUND_0, *ROUND_1]
+    assert world.done == [("collect", "base"), ("infer", "base"), ("judge", "base"), *ROUND_0, *ROUND_1]
     assert world.promoted == [Version("llamaduo-test", 2, "run1")]
     assert world.registered == [(6, False), (10, True)]
 
@@ -186,20 +224,94 @@ def test_every_model_answers_the_same_test_prompts_the_base_model_first(journal:
     world = World([50, 55, 60])
     outcome = world.align(journal)
 
-    assert world.prompts == [SPLIT.test] * 4
-    assert world.baselines == [40]
-    assert outcome.state.baselines["base"].precision.mean == 40
+    assert world.prompts == [SPLIT.test] * 3
+    assert world.baselines == {"base": 40}
+    assert outcome.state.baselines["base"].precision.value == 40
 
 
 def test_the_gate_may_ask_for_a_gain_over_the_base_model(tmp_path: Path) -> None:
     def outcome(gain: float) -> str:
-        world = World([60])
-        registry, tracker = cast(Registry, _Registry(world)), cast(Tracker, _Tracker(world))
-        stages = Stages(world.collect, world.finetune, world.infer, world.judge, world.synthesize, tracker, registry)
-        asked = project(gate={"gain_over_base": gain}, limits={"rounds": 1})
-        return align(asked, stages, Journal(tmp_path, f"{gain}")).stop
+        asked = project(gate={"precision_over_base": gain}, limits={"rounds": 1})
+        return align(asked, World([60]).stages(), Journal(tmp_path, f"{gain}")).stop
 
     assert (outcome(20), outcome(21)) == ("passed", "rounds")
+
+
+def measured(gate: Any, champion: float | None = None, folder: Path | None = None, **sections: Any) -> World:
+    """One round that scores 60 under a gate."""
+    world = World([60], champion=champion)
+    assert folder
+    asked = project(gate=gate, limits={"rounds": 1}, **sections)
+    align(asked, world.stages(), Journal(folder, "f"))
+    return world
+
+
+DEFAULT = {"by": "lower_bound"}
+
+
+def test_the_default_gate_measures_base_few_shot_service_llm_and_champion_in_this_order(tmp_path: Path) -> None:
+    world = measured(DEFAULT, champion=55, folder=tmp_path)
+
+    assert list(world.baselines) == ["base", "few_shot", "service_llm", "champion"]
+    assert [where for stage, where in world.done if stage == "judge"] == [*world.baselines, 0]
+
+
+def test_without_a_champion_nothing_is_asked_about_one(tmp_path: Path) -> None:
+    world = measured(DEFAULT, folder=tmp_path)
+
+    assert "champion" not in world.baselines
+    assert ("judge", "champion") not in world.done
+
+
+def test_what_the_gate_holds_nothing_against_is_judged_twice_and_no_more(tmp_path: Path) -> None:
+    world = measured(DEFAULT, champion=55, folder=tmp_path)
+
+    assert world.repeats == {"base": 2, "few_shot": 2, "service_llm": 10, "champion": 10, 0: 10}
+
+
+def test_only_a_rounds_judging_may_stop_when_it_is_settled(tmp_path: Path) -> None:
+    world = measured(DEFAULT, champion=55, folder=tmp_path)
+
+    assert {where for where, against in world.against.items() if against} == {0}
+    assert set(world.against[0].baselines) == set(world.baselines)  # type: ignore[union-attr]
+
+
+def test_the_champion_is_measured_anew_when_a_run_goes_on_and_the_others_are_not(tmp_path: Path) -> None:
+    first, again = World([60], champion=55), World([60], champion=58)
+    asked = project(gate=DEFAULT, limits={"rounds": 1})
+    journal = Journal(tmp_path, "f")
+    with pytest.raises(KeyboardInterrupt):
+        align(asked, World([60], champion=50, killed={("register", 0)}).stages(), journal)
+    assert align(asked, first.stages(), journal).stop == "rounds"
+    outcome = align(asked, again.stages(), journal)
+
+    assert list(again.baselines) == ["champion"]
+    assert outcome.state.baselines["champion"].precision.value == 58
+
+
+@pytest.mark.parametrize(
+    ("opponent", "text"), [("reference", "answer to test0w"), ("service_llm", "text service_llm")]
+)
+def test_a_gate_of_a_win_rate_has_each_response_compared(tmp_path: Path, opponent: str, text: str) -> None:
+    world = measured({"by": "mean", f"win_rate_over_{opponent}": 50}, folder=tmp_path)
+
+    assert world.opponents == [(opponent, text)]
+    assert world.registered == [(6, True)]
+
+
+def test_there_is_no_comparison_with_a_champion_that_there_is_not(tmp_path: Path) -> None:
+    world = measured({"win_rate_over_champion": 50}, folder=tmp_path)
+
+    assert world.opponents == []
+    assert world.registered == [(6, True)]
+
+
+def test_calls_saved_and_reference_metrics_are_the_rounds(tmp_path: Path) -> None:
+    world = measured(DEFAULT, folder=tmp_path)
+    (finished,) = world.recorded
+
+    assert finished.calls_saved == 3 * (10 - 2)
+    assert finished.reference == {"exact_match": 12.5}
 
 
 def test_a_round_is_recorded_with_its_rows_and_dollars(journal: Journal) -> None:
@@ -229,7 +341,7 @@ def test_a_budget_that_ends_within_a_round_keeps_the_rounds_before_it(journal: J
 
 
 def test_a_budget_that_ends_before_the_first_round_is_an_outcome_as_well(journal: Journal) -> None:
-    outcome = World([50], broken={("judge", BASE)}).align(journal)
+    outcome = World([50], broken={("judge", "base")}).align(journal)
 
     assert (outcome.stop, outcome.state.number) == ("budget", 0)
     assert outcome.state.test == SPLIT.test
@@ -243,7 +355,7 @@ def test_a_run_that_died_goes_on_with_its_unfinished_round_and_repeats_no_other(
     outcome = again.align(Journal(tmp_path, "f"))
 
     assert again.done[: len(ROUND_1)] == ROUND_1
-    assert again.baselines == []
+    assert again.baselines == {}
     whole = World([50, 55, 60]).align(Journal(tmp_path, "whole"))
     assert outcome.stop == whole.stop
     assert outcome.state.train == whole.state.train

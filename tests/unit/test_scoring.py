@@ -1,13 +1,19 @@
 import random
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.core.gate import FIGURES, GateRule, decide
-from mlflow_llamaduo.core.records import Judgement, Verdict
-from mlflow_llamaduo.core.scoring import prompt_of, score
-from tests.unit.builders import unjudged, verdict
+from mlflow_llamaduo.core.gate import Against, GateRule, decide
+from mlflow_llamaduo.core.interval import of_scores
+from mlflow_llamaduo.core.records import Judgement, Response, Verdict
+from mlflow_llamaduo.core.scoring import perf_matching, prompt_of, score
+from tests.unit.builders import response, unjudged, verdict
+
+MEANS = {"p": 60.0, "q": 70.0, "r": 80.0}
 
 PERCENT = st.floats(0, 100)
 JUDGEMENTS = st.lists(
@@ -18,29 +24,39 @@ JUDGEMENTS = st.lists(
 )
 
 
-def test_the_interval_is_students_t_over_the_prompts_means() -> None:
+def test_the_interval_is_over_the_prompts_means() -> None:
     card = score([verdict("p/0", 60), verdict("q/0", 70), verdict("r/0", 80)])
 
-    half = 4.302653 * 10 / 3**0.5  # t(0.975; 2 degrees of freedom) * standard deviation / root of n
-    assert card.precision.mean == 70
+    assert card.precision == of_scores(np.array([60.0, 70.0, 80.0]), 3)
     assert card.precision.spread == pytest.approx(10)
-    assert (card.precision.low, card.precision.high) == pytest.approx((70 - half, 70 + half))
 
 
-def test_k_answers_to_one_prompt_are_one_unit_and_make_the_interval_no_narrower() -> None:
-    means = {"p": 60, "q": 70, "r": 80}
-    one_answer = score([verdict(f"{prompt}/0", mean) for prompt, mean in means.items()])
-    four_answers = score([verdict(f"{prompt}/{k}", mean) for prompt, mean in means.items() for k in range(4)])
+def test_k_answers_to_one_prompt_are_one_unit() -> None:
+    judgements = [verdict(f"{prompt}/{k}", mean) for prompt, mean in MEANS.items() for k in range(4)]
+    card = score(judgements)
 
-    assert four_answers.precision == one_answer.precision
-    assert (four_answers.prompts, four_answers.responses) == (3, 12)
+    assert card.precision == of_scores(np.array(list(MEANS.values())), 12)
+    assert (card.prompts, card.responses, card.precision.prompts) == (3, 12, 3)
+
+
+def test_k_times_the_same_answer_is_no_more_evidence_than_once() -> None:
+    judgements = [verdict(f"{prompt}/{k}", mean) for prompt, mean in MEANS.items() for k in range(4)]
+    same = [response("the same", pair_id=prompt, sample=k) for prompt in MEANS for k in range(4)]
+
+    assert score(judgements, same).precision == score([verdict(f"{p}/0", m) for p, m in MEANS.items()]).precision
+
+
+def test_a_prompt_with_unjudged_answers_counts_as_much_as_one_without() -> None:
+    judged = [verdict(f"p/{k}", 100) for k in range(4)]
+
+    assert score([*judged, verdict("q/0", 40), unjudged("q/1")]).precision.value == 70
 
 
 def test_m_judgings_are_averaged_before_a_threshold_is_applied() -> None:
     card = score([verdict("p/0", value, repeat=repeat) for repeat, value in enumerate([20, 40, 90])])
 
-    assert card.precision.mean == 50
-    assert card.precision.coverage_50 == 100
+    assert card.precision.value == 50
+    assert card.coverage("precision", 50).value == 100
 
 
 @pytest.mark.parametrize(
@@ -49,21 +65,21 @@ def test_m_judgings_are_averaged_before_a_threshold_is_applied() -> None:
 def test_coverage_counts_a_response_that_scores_just_the_threshold(value: float, at_50: float, at_70: float) -> None:
     card = score([verdict("p/0", value, similarity=0)])
 
-    assert (card.precision.coverage_50, card.precision.coverage_70) == (at_50, at_70)
-    assert (card.similarity.coverage_50, card.similarity.coverage_70) == (0, 0)
+    assert [card.coverage("precision", at).value for at in (50, 70)] == [at_50, at_70]
+    assert [card.coverage("similarity", at).value for at in (50, 70)] == [0, 0]
 
 
 def test_coverage_is_the_share_of_responses_and_not_of_judgings() -> None:
     judgements = [verdict("p/0", 90, repeat=repeat) for repeat in range(9)] + [verdict("p/1", 10)]
 
-    assert score(judgements).precision.coverage_50 == 50
+    assert score(judgements).coverage("precision", 50).value == 50
 
 
 def test_an_unjudged_response_is_counted_and_is_never_a_zero() -> None:
     card = score([verdict("p/0", 80), unjudged("p/0", repeat=1), unjudged("q/0"), unjudged("q/0", repeat=1)])
 
-    assert card.precision.mean == card.similarity.mean == 80
-    assert card.precision.coverage_70 == 100
+    assert card.precision.value == card.similarity.value == 80
+    assert card.coverage("precision", 70).value == 100
     assert (card.prompts, card.responses, card.judgings, card.unjudged) == (2, 2, 4, 3)
     assert card.judged_share == 25
 
@@ -73,8 +89,8 @@ def test_without_a_single_verdict_there_are_no_scores_and_no_share_judged(judgem
     card = score(judgements)
 
     assert card.judged_share == 0
-    assert card.precision.mean == card.precision.high == 0
-    assert not decide(card, [GateRule("judged_share", 1)], {}).passed
+    assert card.precision.value == card.precision.high == card.precision.prompts == 0
+    assert not decide(card, [GateRule("judged_share", 1)], Against()).passed
 
 
 def test_a_single_prompt_says_nothing_about_chance() -> None:
@@ -88,8 +104,40 @@ def test_judgings_of_two_judges_are_refused() -> None:
         score([verdict("p/0", 80, judge="gpt-4o"), unjudged("p/1", judge="claude")])
 
 
-def test_the_figures_are_the_gates_but_for_the_one_that_needs_a_baseline() -> None:
-    assert set(score([]).figures()) == set(FIGURES) - {"gain_over_base"}
+def test_coverage_is_told_at_any_threshold() -> None:
+    card = score([verdict("p/0", 81, similarity=20)])
+
+    assert set(card.figures([80])) == {
+        *("precision_mean", "similarity_mean", "precision_coverage_80", "similarity_coverage_80", "judged_share")
+    }
+    assert (card.figures([80])["precision_coverage_80"], card.figures([80])["similarity_coverage_80"]) == (100, 0)
+
+
+def told(number: int, **more: Any) -> Response:
+    return replace(response(pair_id=f"p{number:02d}"), instruction="x" * number, **more)
+
+
+def test_slices_are_category_and_source_where_they_differ_and_thirds_by_length() -> None:
+    responses = [told(n, category="a" if n % 2 else "b", source="coverage") for n in range(15)]
+    card = score([verdict(r.id, 90 if r.category == "a" else 30) for r in responses], responses)
+
+    assert {name: len(part.prompts) for name, part in card.slices.items()} == {
+        **{"category=a": 7, "category=b": 8},
+        **{"length=short": 5, "length=middle": 5, "length=long": 5},
+    }
+    assert card.slices["category=a"].mean("precision").value == 90
+    assert card.slices["length=short"].prompts == tuple(f"p{n:02d}" for n in range(5))
+
+
+def test_few_prompts_are_not_cut_by_length() -> None:
+    responses = [told(n) for n in range(14)]
+
+    assert score([verdict(r.id, 50) for r in responses], responses).slices == {}
+
+
+@given(st.floats(0, 100), st.floats(0.1, 100))
+def test_perf_matching_is_the_share_of_the_service_llms_score(local: float, service_llm: float) -> None:
+    assert perf_matching(local, service_llm) * service_llm == pytest.approx(100 * local)
 
 
 def test_a_response_id_with_slashes_in_the_prompts_part_belongs_to_that_prompt() -> None:
@@ -111,9 +159,9 @@ def test_every_figure_and_bound_lies_from_0_to_100(judgements: list[Judgement]) 
     card = score(judgements)
 
     assert all(0 <= value <= 100 for value in card.figures().values())
-    for part in (card.precision, card.similarity):
+    for name, part in (("precision", card.precision), ("similarity", card.similarity)):
         assert 0 <= part.low <= part.high <= 100
-        assert part.coverage_70 <= part.coverage_50
+        assert card.coverage(name, 70).value <= card.coverage(name, 50).value
 
 
 @given(st.lists(PERCENT, min_size=2, max_size=8), st.integers(1, 4))
@@ -122,7 +170,7 @@ def test_the_interval_holds_the_mean_when_every_prompt_has_as_many_answers(value
         [verdict(f"p{number}/{sample}", value) for number, value in enumerate(values) for sample in range(k)]
     )
 
-    assert card.precision.low - 1e-9 <= card.precision.mean <= card.precision.high + 1e-9
+    assert card.precision.low - 1e-9 <= card.precision.value <= card.precision.high + 1e-9
 
 
 def test_verdicts_compare_by_value() -> None:
