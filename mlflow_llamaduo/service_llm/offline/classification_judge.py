@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
-from mlflow_llamaduo.service_llm.offline.metrics import ARTICLES, Given
+from mlflow_llamaduo.core.overlap import ARTICLES
+from mlflow_llamaduo.service_llm.offline.metrics import Given
 
 MOST_CHARACTERS = 20_000
 """What is read of a text: a label further down is no answer, and hostile text must not cost minutes."""

@@ -5,9 +5,10 @@ They compare words, labels or characters with the reference. They are not an LLM
 
 from collections.abc import Callable, Mapping
 
+from mlflow_llamaduo.core.overlap import containment, rouge_l, token_f1
 from mlflow_llamaduo.service_llm.offline.classification_judge import by_labels
 from mlflow_llamaduo.service_llm.offline.coding_judge import by_code
-from mlflow_llamaduo.service_llm.offline.metrics import Given, containment, rouge_l, token_f1
+from mlflow_llamaduo.service_llm.offline.metrics import Given
 from mlflow_llamaduo.service_llm.offline.summarization_judge import by_facts
 
 
