@@ -13,6 +13,7 @@ from mlflow_llamaduo.core.records import Comparison, Judgement, Response, TaskPr
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.judging.pairwise import PAIRWISE, compare
+from mlflow_llamaduo.judging.reference import for_task, measure
 from mlflow_llamaduo.prompts import Prompts
 from mlflow_llamaduo.service_llm.client import ServiceLLM
 
@@ -74,8 +75,6 @@ class Jury:
 
     def reference(self, responses: tuple[Response, ...]) -> dict[str, float]:
         """The task's reference metrics, 0 to 100: no judge is asked."""
-        from mlflow_llamaduo.judging.metrics import for_task, measure  # loads `evaluate`, which takes a second
-
         names = self._project.judging.metrics
         task = self._project.category or self._project.task
         return measure(responses, for_task(task) if names is None else names)

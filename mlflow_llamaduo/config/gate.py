@@ -68,7 +68,16 @@ def _form(value: Any) -> Any:
     if not set(value) - set(SETTINGS):  # `gate: {by: mean}` is about the default
         value = {**DEFAULT, **value}
     by = value.get("by", Gate.model_fields["by"].default)
-    rules = {name: _rule(str(name), least, by) for name, least in value.items() if name not in SETTINGS}
+    rules: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, least in value.items():
+        if name not in SETTINGS:
+            try:
+                rules[str(name)] = _rule(str(name), least, by)
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
     return {**{name: value[name] for name in SETTINGS if name in value}, "rules": rules}
 
 

@@ -18,7 +18,7 @@ Usd = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal[
     "exact_match", "token_f1", "rouge_l", "chrf", "label_accuracy", "edit_similarity"
-]  # judging.metrics computes them
+]  # judging.reference computes them
 
 
 class Section(BaseModel):

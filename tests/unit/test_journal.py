@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.core.gate import Decision, GateRule, RuleResult
+from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import (
     Adapter,
     EpochLoss,
@@ -20,10 +21,17 @@ from mlflow_llamaduo.core.records import (
     Version,
 )
 from mlflow_llamaduo.core.rounds import Round, Split, State, StopReason
-from mlflow_llamaduo.core.scoring import Score, Scorecard
+from mlflow_llamaduo.core.scoring import Scorecard, Scored
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.journal import Entry, Journal
 from tests.unit.builders import adapter, pair, pairs, response, round_, unjudged, verdict
+
+
+def with_table(card: Scorecard) -> Scorecard:
+    """What has been computed of a scorecard must not get into its file."""
+    assert card.table is not None
+    return card
+
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 2**40)
@@ -31,12 +39,28 @@ PAIR = st.builds(
     Pair, st.lists(st.builds(Message, st.text(), st.text()), max_size=3).map(tuple), st.text(), st.text(), st.text()
 )
 PAIRS = st.lists(PAIR, max_size=3).map(lambda found: PairSet(tuple(found)))
-SCORE = st.builds(Score, FINITE, FINITE, FINITE, FINITE, FINITE, FINITE)
-CARD = st.builds(Scorecard, st.text(), COUNT, COUNT, COUNT, COUNT, SCORE, SCORE)
-RESULT = st.builds(RuleResult, st.builds(GateRule, st.text(), FINITE), FINITE, st.booleans())
+SCORED = st.builds(
+    Scored, st.text(), FINITE, FINITE, COUNT, st.lists(st.text(), max_size=2).map(tuple), st.booleans()
+)
+CARD = st.builds(Scorecard, st.text(), COUNT, COUNT, COUNT, COUNT, st.lists(SCORED, max_size=3).map(tuple)).map(
+    with_table
+)
+RULE = st.builds(GateRule, st.text(), FINITE, st.sampled_from(["mean", "lower_bound"]))
+BOUND = st.none() | FINITE
+RESULT = st.builds(RuleResult, RULE, BOUND, BOUND, BOUND, COUNT, st.booleans(), st.text())
+DUELS = st.builds(
+    *(Duels, st.text(), st.text(), *5 * [COUNT], BOUND, BOUND),
+    st.lists(st.tuples(st.text(), FINITE), max_size=2).map(tuple),
+)
 DECISION = st.builds(Decision, st.lists(RESULT, max_size=3).map(tuple))
 VERSION = st.builds(Version, st.text(), COUNT, st.text())
-ROUND = st.builds(Round, COUNT, VERSION, CARD, DECISION, COUNT, COUNT, COUNT, FINITE, FINITE, FINITE)
+ROUND = st.builds(
+    *(Round, COUNT, VERSION, CARD, DECISION, COUNT, COUNT, COUNT, FINITE, FINITE, FINITE),
+    others=st.lists(CARD, max_size=1).map(tuple),
+    duels=st.lists(DUELS, max_size=1).map(tuple),
+    calls_saved=COUNT,
+    reference=st.dictionaries(st.text(), FINITE, max_size=2),
+)
 STATE = st.builds(
     State, PAIRS, PAIRS, PAIRS, st.dictionaries(st.text(), CARD, max_size=2), st.lists(ROUND, max_size=2).map(tuple)
 )

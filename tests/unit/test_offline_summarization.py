@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_llamaduo.core.overlap import words
 from mlflow_llamaduo.service_llm.offline.llm import judge, teach
-from mlflow_llamaduo.service_llm.offline.metrics import words
 from mlflow_llamaduo.service_llm.offline.summarization import write_pairs
 from tests.unit.grammars import grammar, names, unknown_holes
 

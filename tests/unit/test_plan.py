@@ -27,7 +27,33 @@ def split(test: int = 2) -> Split:
 def test_the_judge_is_called_as_often_as_in_the_paper(prompts: int, calls: int) -> None:
     paper = project(inference={"responses_per_prompt": 4}, judging={"repeats": 10})
 
-    assert {row.calls for row in plan(paper, split(prompts)) if row.stage.endswith("judge")} == {calls}
+    assert {row.calls for row in plan(paper, split(prompts)) if row.stage.startswith("round")} == {calls, 100}
+
+
+def test_a_baseline_that_the_gate_does_not_need_is_judged_twice() -> None:
+    calls = {row.stage: row.calls for row in plan(project(gate={"precision_over_base": 5}), split(15))}
+
+    assert (calls["base: judge"], calls["few_shot: judge"], calls["service_llm: judge"]) == (600, 120, 120)
+    assert calls["service_llm: answer"] == 60
+
+
+def test_pairs_are_asked_in_both_orders_and_other_judges_beside_the_gates() -> None:
+    asked = project(gate={"win_rate_over_reference": 50}, limits={"rounds": 1}, service_llm={"other_judges": [MODEL]})
+    rows = [row for row in plan(asked, split(15)) if row.stage.startswith("round 0")]
+
+    assert [(row.stage, row.model, row.calls) for row in rows] == [
+        ("round 0: compare", "offline/judge", 120),
+        ("round 0: judge", "offline/judge", 600),
+        ("round 0: judge", "openai/gpt-4o", 600),
+    ]
+
+
+def test_at_the_least_a_round_is_settled_after_two_judgings() -> None:
+    def least(adaptive: bool) -> float:
+        asked = project(service_llm=PAID, judging={"adaptive": adaptive})
+        return next(row.usd.low for row in plan(asked, split()) if row.stage == "round 0: judge")
+
+    assert least(True) == pytest.approx(least(False) / 5)
 
 
 def test_the_base_model_and_every_round_are_judged_and_every_round_but_the_first_is_grown_for() -> None:
@@ -35,6 +61,9 @@ def test_the_base_model_and_every_round_are_judged_and_every_round_but_the_first
 
     assert [row.stage for row in rows] == [
         "base: judge",
+        "few_shot: judge",
+        "service_llm: answer",
+        "service_llm: judge",
         "round 0: judge",
         "round 1: synthesize",
         "round 1: judge",
@@ -97,7 +126,8 @@ def test_what_was_measured_counts_instead_of_what_was_assumed() -> None:
 def test_the_least_total_is_that_of_a_run_that_passes_in_round_0() -> None:
     rows = plan(project(service_llm=PAID, limits={"rounds": 3}), split())
     least, likely, most = (total(rows).low, total(rows).likely, total(rows).high)
-    assert least == pytest.approx(rows[0].usd.low + rows[1].usd.low)
+    first = [row for row in rows if not row.stage.startswith(("round 1", "round 2"))]
+    assert least == pytest.approx(sum(row.usd.low for row in first))
     assert likely == pytest.approx(sum(row.usd.likely for row in rows))
     assert most == pytest.approx(sum(row.usd.high for row in rows))
 

@@ -13,8 +13,8 @@ right label and may try every list.
 import re
 from dataclasses import dataclass
 
+from mlflow_llamaduo.core.overlap import ARTICLES
 from mlflow_llamaduo.core.text import words
-from mlflow_llamaduo.service_llm.offline.metrics import ARTICLES
 from mlflow_llamaduo.service_llm.offline.summarization_judge import EMPTY
 
 LABEL_WORDS = 4

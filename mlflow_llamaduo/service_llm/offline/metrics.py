@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 
-from mlflow_llamaduo.core.overlap import ARTICLES, containment, rouge_l, token_f1, words
-
-__all__ = ["ARTICLES", "Given", "containment", "rouge_l", "token_f1", "words"]
-
 
 @dataclass(frozen=True, slots=True)
 class Given:
