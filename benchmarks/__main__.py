@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import curate, service_llm, startup
+from benchmarks import curate, gate, service_llm, startup
 from benchmarks.row import COLUMNS, table_line
 
-BENCHMARKS: dict[str, ModuleType] = {"startup": startup, "service_llm": service_llm, "curate": curate}
+BENCHMARKS: dict[str, ModuleType] = {"startup": startup, "service_llm": service_llm, "curate": curate, "gate": gate}
 README = Path(__file__).parent / "README.md"
 HEAD = """# Benchmarks
 

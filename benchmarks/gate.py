@@ -24,7 +24,7 @@ from benchmarks.row import COLUMNS, Row, table_line
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
 from mlflow_llamaduo.core.adaptive import FIRST, settled_table
 from mlflow_llamaduo.core.gate import Against, GateRule, decide
-from mlflow_llamaduo.core.interval import Floats, of_scores
+from mlflow_llamaduo.core.interval import Floats, of_ratio, of_scores
 from mlflow_llamaduo.core.scoring import Scorecard, Scored
 
 K, M, PROMPTS = 4, 10, 15
@@ -42,6 +42,7 @@ class World:
     """Where judgings come from."""
 
     rng: np.random.Generator
+    cluster: float = CLUSTER
 
     def judgings(self, prompts: int, means: Sequence[float]) -> list[Floats]:
         """Scores of models with these true means on the same prompts, each (prompts, K, M, 2)."""
@@ -49,7 +50,7 @@ class World:
         drawn = []
         for mean in means:
             own = np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * self.rng.standard_normal(prompts)
-            share, whole = _success(mean), 1 / CLUSTER - 1
+            share, whole = _success(mean), 1 / self.cluster - 1
             chance = stats.beta.ppf(stats.norm.cdf(own), share * whole, (1 - share) * whole)
             succeeded = self.rng.random((prompts, K)) < chance[:, None]
             drawn.append(_judged(self.rng, succeeded))
@@ -98,9 +99,9 @@ def passes(trials: int, prompts: int, mean: float, gates: Sequence[Sequence[Gate
     return list(100 * passed / trials)
 
 
-def held(trials: int, mean: float) -> dict[str, float]:
+def held(trials: int, mean: float, cluster: float = CLUSTER) -> dict[str, float]:
     """Percent of the 95 % intervals at 15 prompts that hold the true mean, by kind."""
-    world = World(np.random.default_rng(int(mean)))
+    world = World(np.random.default_rng(int(mean)), cluster)
     values = np.array([world.judgings(PROMPTS, [mean])[0][..., 0].mean(axis=(1, 2)) for _ in range(trials)])
     kinds: dict[str, tuple[Floats, Floats]] = {}
     ours = of_scores(values, PROMPTS * K)
@@ -110,6 +111,15 @@ def held(trials: int, mean: float) -> dict[str, float]:
     for method, name in (("percentile", "percentile bootstrap"), ("BCa", "BCa bootstrap")):
         kinds[name] = _bootstrap(values, method)
     return {name: 100 * float(((low <= mean) & (mean <= high)).mean()) for name, (low, high) in kinds.items()}
+
+
+def matched(trials: int, mean: float) -> float:
+    """Percent of the 95 % intervals of Perf. Matching at 15 prompts that hold the true ratio."""
+    world = World(np.random.default_rng(int(mean)))
+    drawn = [world.judgings(PROMPTS, [mean, SERVICE]) for _ in range(trials)]
+    own, its = (np.array([models[number][..., 0].mean(axis=(1, 2)) for models in drawn]) for number in (0, 1))
+    ratio, true = of_ratio(own, its), 100 * mean / SERVICE
+    return 100 * float(((ratio.low <= true) & (true <= ratio.high)).mean())
 
 
 def _bootstrap(values: Floats, method: str) -> tuple[Floats, Floats]:
@@ -161,6 +171,15 @@ def measure(trials: int = 2000, resampled: int = 1000) -> Iterator[Row]:
         for number, (peer, figure) in enumerate(found.items()):
             limit = ("least", HELD[0]) if mean <= 80 and not number else ("", 0.0)
             yield Row(f"95 % intervals that hold a mean of {mean:g}, 15 prompts", ours, "%", peer, figure, *limit)
+    apart = held(resampled, 90.0, cluster=0.999)
+    yield Row(
+        *("95 % intervals that hold a mean of 90, whole prompts fail, 15 prompts", apart["ours"], "%"),
+        *("Student's t", apart["Student's t"]),
+    )
+    for mean in (60.0, 70.0, LINE, 90.0):
+        yield Row(
+            f"95 % intervals of Perf. Matching that hold it, mean {mean:g}, 15 prompts", matched(trials, mean), "%"
+        )
     for offset in (-10, -5, 0, 5, 8):
         saved, same = adaptive(trials // 5, LINE + offset)
         where = "on the line" if not offset else f"{abs(offset)} points {'over' if offset > 0 else 'under'} it"
