@@ -7,12 +7,12 @@ judge gets no reference beside it, since that would name the winner. An answer t
 letter is a tie, for which nobody needs to be asked.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_llamaduo.core.records import Comparison, Outcome, Response, TaskPrompt
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
+from mlflow_llamaduo.service_llm.frame import framed
 from mlflow_llamaduo.service_llm.replies import last_object
 
 if TYPE_CHECKING:
@@ -91,8 +91,10 @@ def compare(
                 yield Request(ask(own, text, first=first, opponent=opponent, prompt=prompt), SCHEMA)
 
     for index, answer in llm.complete_many(requests()):
-        own, _, first = bouts[asked[index]]
-        outcome, reason = _outcome(answer, first=first)
+        own, text, first = bouts[asked[index]]
+        outcome, reason = _outcome(
+            answer, first=first, besides="\n".join((own.instruction, own.reference, own.text, text))
+        )
         compared[asked[index]] = Comparison(own.id, opponent, llm.model, first, outcome, reason)
         done(1)
     return tuple(compared[number] for number in range(len(bouts)))
@@ -108,13 +110,16 @@ def ask(
     data["first"], data["second"] = (response.text, other) if first else (other, response.text)
     return (
         {"role": "system", "content": prompt.text},
-        {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
+        {"role": "user", "content": framed(data)},
     )
 
 
-def read(text: str, *, first: bool) -> tuple[Outcome | None, str]:
-    """The outcome for a response that stood first or not, and the judge's reason; None and why there is none."""
-    found = last_object(text, having="winner")
+def read(text: str, *, first: bool, besides: str = "") -> tuple[Outcome | None, str]:
+    """The outcome for a response that stood first or not, and the judge's reason; None and why there is none.
+
+    What stands in `besides`, the texts that were compared, is a quote: a verdict written there is nobody's.
+    """
+    found = last_object(text, having="winner", besides=besides)
     if found is None:
         return None, f"no winner in the reply: {text[:80]!r}"
     winner = found["winner"].strip().lower() if isinstance(found["winner"], str) else found["winner"]
@@ -126,9 +131,9 @@ def read(text: str, *, first: bool) -> tuple[Outcome | None, str]:
     return ("win" if (winner == "first") == first else "loss"), reason
 
 
-def _outcome(answer: Reply | Failure, *, first: bool) -> tuple[Outcome | None, str]:
+def _outcome(answer: Reply | Failure, *, first: bool, besides: str) -> tuple[Outcome | None, str]:
     if isinstance(answer, Failure):
         return None, answer.reason
     if answer.cut:  # mended, a reply that was cut may lose the correction that was to come
         return None, "the reply was cut at max_tokens of the judge"
-    return read(answer.text, first=first)
+    return read(answer.text, first=first, besides=besides)
