@@ -108,4 +108,48 @@ def curate(
     curate_files(Paths(in_, train, test, out, beside, report), Path(".llamaduo") / "curation", say)
 
 
-STAGES = (coverage, finetune, infer, judge, synthesize, curate)
+@click.command("judge-report")
+@click.option("--in", "in_", type=FILE, multiple=True, help="JSONL of verdicts by `llamaduo judge`; one a judge.")
+@click.option(
+    "--run", "run_id", metavar="ID", help="The MLflow run of a round: its judged traces, people's feedback."
+)
+@click.option("--labels", type=FILE, help="JSONL or CSV by people: id, and similarity or precision from 0 to 100.")
+@click.option("--swap", type=click.IntRange(0), default=20, show_default=True, help="Responses to swap; 0: none.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 100),
+    multiple=True,
+    default=(50, 70),
+    show_default=True,
+    help="Score of a good answer.",
+)
+@click.option("--out", type=FILE, help="JSON of all figures.")
+@yes_option
+@project_options
+def judge_report(
+    project: Project,
+    in_: tuple[Path, ...],
+    run_id: str | None,
+    labels: Path | None,
+    swap: int,
+    threshold: tuple[float, ...],
+    out: Path | None,
+    yes: bool,
+) -> None:
+    """How good the judge is: beside people, itself, other judges, and the length of answers.
+
+    \b
+    llamaduo judge --in responses.jsonl --out gpt-4o.jsonl --service-llm gpt-4o --repeats 4
+    llamaduo judge-report --in gpt-4o.jsonl --labels labels.csv --service-llm gpt-4o
+
+    Labels have the ids of the responses; 30 of them say something, 100 say it well. For the swap the judge is asked
+    about some answers once more, with reference and response in each other's place: similarity should stay.
+    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    from mlflow_llamaduo.steps.judge_report import Sources, judge_report
+    from mlflow_llamaduo.steps.readings import told
+
+    report = judge_report(project, Sources(in_, run_id, labels), threshold, swap, out, say, yes=yes)
+    click.echo(told(report))
+
+
+STAGES = (coverage, finetune, infer, judge, synthesize, curate, judge_report)
