@@ -171,9 +171,9 @@ def measure(trials: int = 2000, resampled: int = 1000) -> Iterator[Row]:
         for number, (peer, figure) in enumerate(found.items()):
             limit = ("least", HELD[0]) if mean <= 80 and not number else ("", 0.0)
             yield Row(f"95 % intervals that hold a mean of {mean:g}, 15 prompts", ours, "%", peer, figure, *limit)
-    apart = held(resampled, 90.0, cluster=0.999)
+    apart = held(resampled, 87.0, cluster=0.999)  # the worst mean of those tried
     yield Row(
-        *("95 % intervals that hold a mean of 90, whole prompts fail, 15 prompts", apart["ours"], "%"),
+        *("95 % intervals that hold a mean of 87, whole prompts fail, 15 prompts", apart["ours"], "%"),
         *("Student's t", apart["Student's t"]),
     )
     for mean in (60.0, 70.0, LINE, 90.0):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from mlflow_llamaduo.config import Project
@@ -25,7 +26,7 @@ def evidence_of(
 ) -> dict[str, Any]:
     """Rules with figures, bounds and verdicts; scores by response; baselines; duels; lineage."""
     thresholds = project.judging.thresholds
-    evidence = {
+    found = {
         "decision": "passed" if decision.passed else "not passed",
         "rules": [
             {**asdict(result.rule), **{k: v for k, v in asdict(result).items() if k != "rule"}, "said": str(result)}
@@ -44,7 +45,8 @@ def evidence_of(
         "run_id": run_id,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    json.dumps(evidence)  # a value that is no JSON must fail here, not in somebody's audit
+    evidence: dict[str, Any] = _finite(found)
+    json.dumps(evidence, allow_nan=False)  # a value that is no JSON must fail here, not in somebody's audit
     return evidence
 
 
@@ -68,6 +70,15 @@ def summary(card: Scorecard, thresholds: tuple[float, ...]) -> dict[str, Any]:
         "figures": figures,
         "slices": slices,
     }
+
+
+def _finite(value: Any) -> Any:
+    """The loss of a training that diverged is no number, and JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _bounds(estimate: Estimate) -> dict[str, float]:

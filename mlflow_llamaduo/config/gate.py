@@ -82,8 +82,10 @@ def _form(value: Any) -> Any:
 
 
 def _typed(text: str) -> Any:
+    first, *rest = text.split(",")
     try:
-        return float(text) if "=" not in text else dict(part.split("=", 1) for part in text.split(","))
+        both = {} if "=" in first else {f"{score}_mean": float(first) for score in SCORES}
+        return both | dict(part.split("=", 1) for part in (rest if both else [first, *rest]))
     except ValueError as error:
         raise ValueError(f"expected a number or figure=number,..., not {text!r}") from error
 

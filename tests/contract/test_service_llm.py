@@ -1,19 +1,22 @@
 """The same assertions on the offline stand-ins and on an OpenAI-compatible server over real HTTP."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlflow_llamaduo.config import ServiceModel
-from mlflow_llamaduo.core.records import Message, Pair, Response, TaskPrompt, Verdict
+from mlflow_llamaduo.core.records import Judgement, Message, Pair, PairSet, Response, TaskPrompt, Verdict
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.judging import judge
+from mlflow_llamaduo.judging.pairwise import compare
 from mlflow_llamaduo.service_llm.client import Budget, Failure, Purpose, ReplyStore, Request, ServiceLLM
+from mlflow_llamaduo.service_llm.offline.answers import answer
 from mlflow_llamaduo.service_llm.offline.llm import judge as offline_judge
 from mlflow_llamaduo.service_llm.offline.llm import teach
+from mlflow_llamaduo.synthesis.answer import answer_with
 from mlflow_llamaduo.synthesis.generate import synthesize
 from mlflow_llamaduo.synthesis.screen import Screen
 from tests.http_double import Listening, QuietHandler
@@ -41,8 +44,12 @@ class Server(Listening):
         self.url += "/v1"
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        asked = json.loads(body["messages"][-1]["content"])
-        text = json.dumps(teach(asked) if "count" in asked else offline_judge(asked))
+        content = body["messages"][-1]["content"]
+        if content.startswith("{"):
+            asked = json.loads(content)
+            text = json.dumps(teach(asked) if "count" in asked else offline_judge(asked))
+        else:
+            text = answer(content)
         return {
             "id": "x",
             "object": "chat.completion",
@@ -88,6 +95,7 @@ def llm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceLLM]:
     store.close()
 
 
+QA = TaskPrompt("closed_qa", "Compare.")
 RESPONSES = (
     Response("a", 0, "Who built it?", "Anna Berg", "Anna Berg", 3),
     Response("b", 0, "Who built it?", "Anna Berg", "nobody knows", 3),
@@ -103,6 +111,53 @@ def test_a_judge_gives_every_response_its_verdicts(llm: ServiceLLM) -> None:
     assert isinstance(wrong, Verdict)
     assert (right.precision, right.similarity) == (100, 100)
     assert wrong.precision == 0
+
+
+def test_a_judge_is_asked_no_more_once_it_is_settled(llm: ServiceLLM) -> None:
+    seen: list[int] = []
+
+    def settled(judged: Sequence[Judgement]) -> bool:
+        seen.append(len(judged))
+        return len(judged) >= 6
+
+    judged = judge(RESPONSES, llm=llm, repeats=10, done=lambda _: None, settled=settled)
+
+    assert seen == [4, 6]
+    assert [(j.response_id, j.repeat) for j in judged] == [(r, n) for r in ("a/0", "b/0") for n in range(3)]
+    assert llm.meter.calls == 6
+
+
+def test_asked_again_for_more_a_judge_is_asked_for_the_rest_alone(llm: ServiceLLM) -> None:
+    judge(RESPONSES, llm=llm, repeats=10, done=lambda _: None, settled=lambda _: True)
+    before = llm.meter.calls
+    judge(RESPONSES, llm=llm, repeats=10, done=lambda _: None)
+
+    assert (before, llm.meter.calls) == (4, 20)
+
+
+def test_two_answers_are_compared_in_both_orders(llm: ServiceLLM) -> None:
+    texts = ["nobody knows", "Anna Berg"]
+    compared = compare(RESPONSES, texts, opponent="champion", llm=llm, done=lambda _: None, prompt=QA)
+
+    assert [(c.response_id, c.first, c.outcome) for c in compared] == [
+        ("a/0", True, "win"),
+        ("a/0", False, "win"),
+        ("b/0", True, "loss"),
+        ("b/0", False, "loss"),
+    ]
+
+
+def test_the_service_llm_answers_prompts_as_they_are(server: Server, tmp_path: Path) -> None:
+    prompts = PairSet((Pair((Message("user", "Anna built the mill. Who built the mill?"),), "Anna"),))
+    over = over_http(server, ReplyStore(tmp_path / "http.sqlite"), cap_usd=100)
+    answered, failed = answer_with(over, prompts, samples=2, done=lambda _: None)
+    alone, _ = answer_with(
+        offline("offline/teacher", ReplyStore(":memory:")), prompts, samples=2, done=lambda _: None
+    )
+
+    assert failed == ()
+    assert server.requests[0]["messages"] == [{"role": "user", "content": "Anna built the mill. Who built the mill?"}]
+    assert [(r.id, r.text) for r in answered] == [(r.id, r.text) for r in alone]
 
 
 def test_what_was_answered_once_is_not_asked_again(llm: ServiceLLM) -> None:

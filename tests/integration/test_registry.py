@@ -1,5 +1,7 @@
 """Versions and aliases on a real MLflow registry (SQLite)."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -7,14 +9,16 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_llamaduo.config import Project, load
-from mlflow_llamaduo.core.gate import Decision, GateRule, RuleResult
+from mlflow_llamaduo.core.gate import Against
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet
-from mlflow_llamaduo.core.scoring import NOTHING, Scorecard
+from mlflow_llamaduo.evidence import evidence_of
 from mlflow_llamaduo.registry import Registry
+from tests.unit.builders import card, decision, scores
 
 ROOT = Path(__file__).parents[2]
 TRAIN = PairSet((Pair((Message("user", "q"),), "a"),))
-CARD = Scorecard("offline/judge", 2, 4, 4, 0, NOTHING, NOTHING)
+CARD = scores({"p0": [60.0, 70.0], "p1": [80.0, 20.0]})
+AGAINST = Against({"base": card(30, prompts=2), "service_llm": card(90, prompts=2)})
 
 
 @pytest.fixture
@@ -33,13 +37,11 @@ def adapter(folder: Path, digest: str) -> Adapter:
     return Adapter(str(path), digest, "team/small", "base", 1.0, 1.0, 1.0, 10, 1.0)
 
 
-def decision(*, passed: bool) -> Decision:
-    return Decision((RuleResult(GateRule("precision_mean", 50), 60.0 if passed else 40.0, passed),))
-
-
 def register(registry: Registry, trained: Adapter, *, passed: bool) -> int:
     with mlflow.start_run() as run:
-        version = registry.register(trained, CARD, decision(passed=passed), train=TRAIN, run_id=run.info.run_id)
+        version = registry.register(
+            trained, CARD, decision(passed=passed), against=AGAINST, train=TRAIN, run_id=run.info.run_id
+        )
         if passed:
             registry.promote(version)
     return version.number
@@ -83,6 +85,35 @@ def test_the_evidence_says_what_decided(project: Project, tmp_path: Path) -> Non
     (file,) = folder.rglob("evidence.json")
     evidence = mlflow.artifacts.load_dict(str(file))
     assert evidence["decision"] == "passed"
-    assert evidence["rules"] == [{"figure": "precision_mean", "at_least": 50, "value": 60.0, "passed": True}]
+    (rule,) = evidence["rules"]
+    assert rule == {
+        **{"figure": "precision_mean", "at_least": 70, "by": "mean", "value": 80.0, "low": 75.0, "high": 85.0},
+        **{"prompts": 8, "passed": True, "note": "", "said": "precision_mean 80.0 >= 70"},
+    }
+    assert [row["response_id"] for row in evidence["scorecard"]["scored"]] == ["p0/0", "p0/1", "p1/0", "p1/1"]
+    assert evidence["scorecard"]["figures"]["precision_mean"]["value"] == 57.5
+    assert evidence["baselines"]["service_llm"]["figures"]["similarity_mean"]["value"] == 80
+    assert evidence["judge_family"] == "different: offline/judge judges offline/teacher"
     assert evidence["train"] == {"rows": 1, "digest": TRAIN.digest}
     assert str(tmp_path) not in file.read_text(), "a path of this machine in an audit file"
+
+
+def test_the_champion_is_its_adapter_on_this_machine(project: Project, tmp_path: Path) -> None:
+    registry = Registry(project)
+    assert registry.champion() is None
+    register(registry, adapter(tmp_path, "a"), passed=True)
+    found = registry.champion()
+
+    assert found is not None
+    assert (found.digest, found.base_model, found.base_digest) == ("a", "team/small", "base")
+    assert (Path(found.path) / "adapter_model.safetensors").read_bytes() == b"a"
+
+
+def test_evidence_is_json_whatever_was_measured(project: Project, tmp_path: Path) -> None:
+    nothing, diverged = scores({}), replace(adapter(tmp_path, "a"), train_loss=float("nan"))
+    evidence = evidence_of(
+        project, diverged, nothing, decision(), Against({"base": nothing}), train=TRAIN, run_id="run"
+    )
+
+    assert evidence["adapter"]["train_loss"] is None
+    assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence

@@ -133,6 +133,7 @@ BOTH_70 = (
         (70, BOTH_70),
         (70.0, BOTH_70),
         ("70", BOTH_70),
+        ("70,by=mean", (JUDGED, GateRule("precision_mean", 70), GateRule("similarity_mean", 70))),
         ("judged_share=90,by=mean", (GateRule("judged_share", 90),)),
         (
             "precision_mean=60,precision_over_base=-10.5,by=mean",
