@@ -36,7 +36,7 @@ def family(llm: ServiceModel) -> str:
     own = re.sub(r"^(us|eu|apac|global)\.", "", own)  # Bedrock's regions: eu.anthropic.claude-...
     words = [word for word in re.split(r"[.:@]", own) if word]
     for known, pattern in FAMILIES.items():
-        if any(re.match(pattern, word) for word in words):
+        if any(re.search(rf"(^|[-_])({pattern})", word) for word in words):  # deployments: prod-gpt-4o
             return known
     return re.split(r"[-_.:@]", own)[0]
 
