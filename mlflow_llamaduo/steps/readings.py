@@ -99,12 +99,7 @@ def _agreement(people: Agreement) -> Iterator[Row]:
     yield "mean absolute error", _points(people.error), _read_error(people.error or 0.0)
     yield "bias", _points(people.bias, "+"), _read_bias(people.bias or 0.0)
     for kappa in people.kappas:
-        value = "-" if kappa.kappa is None else f"{kappa.kappa:.2f}"
-        yield (
-            f"kappa at {kappa.threshold:g}",
-            f"{value}  ({kappa.agreement:.0f} % agree)",
-            _read_kappa(kappa, people.n),
-        )
+        yield f"kappa at {kappa.threshold:g}", _kappa(kappa), _read_kappa(kappa, people.n)
 
 
 def _between(pair: Between) -> tuple[str, list[Row]]:
@@ -113,9 +108,8 @@ def _between(pair: Between) -> tuple[str, list[Row]]:
     if agreement.n:
         rows.append(("mean absolute difference", _points(agreement.error), _kinder(pair)))
     for kappa in agreement.kappas if agreement.n else ():
-        value = "-" if kappa.kappa is None else f"{kappa.kappa:.2f}"
         word = kappa.why if kappa.kappa is None else landis_koch(kappa.kappa)
-        rows.append((f"kappa at {kappa.threshold:g}", f"{value}  ({kappa.agreement:.0f} % agree)", word))
+        rows.append((f"kappa at {kappa.threshold:g}", _kappa(kappa), word))
     return f"{names}, {pair.quantity}: {agreement.n} responses that both judged", rows
 
 
@@ -141,8 +135,10 @@ def _swap(swap: Swap) -> tuple[str, list[Row]]:
 def _read_order(rank: Correlation) -> str:
     if rank.rho is None:
         return clean(rank.why)
+    if (rank.high or 0.0) < WEAK:
+        return "bad: the order is not people's; change the judge's prompt or the judge"
     if (rank.low or 0.0) <= 0:
-        return "may be chance: the interval holds 0; label more responses, or change the judge"
+        return "may be chance: the interval holds 0; label more responses"
     if rank.rho >= STRONG:
         return "good: judge and people order answers alike"
     if rank.rho >= WEAK:
@@ -214,6 +210,11 @@ def _rho(correlation: Correlation) -> str:
         return "-"
     rho, low, high = (round(x or 0.0, 2) + 0.0 for x in (correlation.rho, correlation.low, correlation.high))  # no -0
     return f"{rho:+.2f}  ({low:+.2f} to {high:+.2f})"
+
+
+def _kappa(kappa: Kappa) -> str:
+    value = "-" if kappa.kappa is None else f"{round(kappa.kappa, 2) + 0.0:.2f}"
+    return f"{value}  ({kappa.agreement:.0f} % agree)"
 
 
 def _points(points: float | None, sign: str = "") -> str:

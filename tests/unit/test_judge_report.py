@@ -1,6 +1,7 @@
 """`llamaduo judge-report`: files in, a page out."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.cli import cli
+from mlflow_llamaduo.core.records import Response, Verdict
 from mlflow_llamaduo.core.trust import Report, measure
 from mlflow_llamaduo.files import to_jsonl
+from mlflow_llamaduo.steps import swap
 from mlflow_llamaduo.steps.opinions import Evenly
 from mlflow_llamaduo.steps.readings import clean, landis_koch, told
-from tests.unit.builders import pairs
+from tests.unit.builders import pairs, verdict
 
 
 @pytest.fixture(autouse=True)
@@ -270,6 +273,22 @@ def test_a_judge_that_does_not_answer_costs_no_more_either() -> None:
     assert figures["swaps"][0]["why"].startswith("no judging gave a score: ")
 
 
+def test_reference_and_response_trade_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(responses: list[Response], *, done: Callable[[int], object], **_: Any) -> tuple[Verdict, ...]:
+        """The longer the response, the more similar: who stands first counts."""
+        done(len(responses))
+        return tuple(verdict(each.id, 0, similarity=10.0 * len(each.text)) for each in responses)
+
+    monkeypatch.setattr(swap, "judge", judge)
+    write("judge.jsonl", {**row("a", 70), "response": "Arnheim"}, {**row("b", 20), "response": "A"})
+    page, figures = report("--in", "judge.jsonl")
+
+    (swapped,) = figures["swaps"]
+    assert swapped["points"] == (40 + 20) / 2  # the reference is Arn
+    assert [c["share"] for c in swapped["crossings"]] == [50, 50]
+    assert "similarity is not mutual: who stands first counts" in page
+
+
 def test_every_judge_of_the_project_is_asked_for_the_swap_or_says_why_not() -> None:
     write("judge.jsonl", row("a", 70), row("b", 20))
     _, figures = report("--in", "judge.jsonl", "--set", "service_llm.other_judges=openai/gpt-4o")
@@ -365,10 +384,13 @@ def test_a_judge_that_is_kinder_than_people_is_called_so() -> None:
 
 
 def test_a_judge_that_knows_nothing_is_called_chance() -> None:
-    page = page_of([float(i * 37 % 101) for i in range(40)], [float(i * 61 % 97) for i in range(40)])
+    page = page_of([10.0, 20, 30, 40, 50, 60, 70, 80], [30.0, 70, 10, 50, 20, 80, 60, 40])
+    assert "may be chance: the interval holds 0; label more responses" in page
 
-    assert "may be chance: the interval holds 0" in page
-    assert "the gate's line at 70 is not what people see" in page
+    page = page_of([float(i % 10 * 10) for i in range(100)], [float(i // 10 * 10) for i in range(100)])
+    assert "bad: the order is not people's" in page
+    assert "slight: the gate's line at 70 is not what people see" in page
+    assert "-0.00" not in page
 
 
 def test_a_constant_judge_has_reasons_where_figures_would_be() -> None:
