@@ -87,4 +87,4 @@ def _judgement(answer: Reply | Failure, response: Response, model: str, repeat: 
         return Unjudged(response.id, model, repeat, answer.reason)
     if answer.cut:  # mended, a score of 85 that was cut in the middle is an 8
         return Unjudged(response.id, model, repeat, "the reply was cut at max_tokens of the judge")
-    return read(answer.text, response_id=response.id, judge=model, repeat=repeat)
+    return read(answer.text, response=response, judge=model, repeat=repeat)

@@ -17,7 +17,7 @@ from typing import Any
 
 from json_repair import repair_json
 
-_BROKEN_OBJECTS = 5_000
+_BROKEN_OBJECTS = 2_000
 """Objects that begin and are none, in one text: more are nobody's reply. 100 KB of `{"a":` took 2 s."""
 _MENDED_CHARACTERS = 100_000
 _LOOKS = 12

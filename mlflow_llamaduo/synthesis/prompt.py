@@ -3,10 +3,10 @@
 A task may bring a prompt of its own (`prompts/synthesize.md` of its project); `GENERAL` serves all others.
 """
 
-import json
 from typing import Any
 
 from mlflow_llamaduo.core.records import Message, Pair, Rejected, TaskPrompt
+from mlflow_llamaduo.service_llm.frame import framed
 from mlflow_llamaduo.service_llm.replies import last_object
 
 SYSTEM = """\
@@ -55,7 +55,7 @@ def ask(example: Pair, *, count: int, batch: int, prompt: TaskPrompt = GENERAL) 
     }
     return (
         {"role": "system", "content": prompt.text},
-        {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
+        {"role": "user", "content": framed(data)},
     )
 
 

@@ -85,6 +85,8 @@ def test_without_the_wanted_object_there_is_none(text: str) -> None:
         ("85.5 / 100", 85.5),
         ("85 %", 85.0),
         ("100%", 100.0),
+        (-0, 0.0),
+        (1e2, 100.0),
     ],
 )
 def test_a_score_is_read_as_models_write_it(value: Any, score: float) -> None:
@@ -94,7 +96,9 @@ def test_a_score_is_read_as_models_write_it(value: Any, score: float) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None, True, False, "", "high", "85 points", "8.5/10", "-5", "101", "1e2", "85,5", "nan", "0x10", "8 5",
+        None, True, False, "", "high", "85 points", "8.5/10", "-5", "101", "1e2", "85,5", "nan", "0x10", "8 5", "-0",
+        "\uff18\uff15", "\u0668\u0665", "8\u0665", "\U0001d7d6", "85\u00a0%", "1_0",
+        "+85", "85.", ".5", "\u00b2", (10, 100), {},
         -1, 100.5, 101, float("nan"), float("inf"), [85], {"score": 85},
         pytest.param(10**400, id="an integer that no float can hold"),
     ],
@@ -132,3 +136,103 @@ def test_a_whole_object_wins_over_the_ones_before_it_however_it_is_written(later
 
 def test_words_with_braces_after_the_verdict_take_nothing_from_it() -> None:
     assert last_object(WHOLE + " (see {this} and {that})", having="score") == {"score": 85, "reason": "good"}
+
+
+def test_minus_nothing_is_nothing() -> None:
+    assert str(points(-0.0)) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"wanted": 10, "wanted": 100}', (10, 100)),
+        ('{"wanted": 10, "other": 1, "wanted": 100, "wanted": "x"}', (10, 100, "x")),
+        ('{"wanted": 85, "wanted": 85.0}', 85),
+        ('{"wanted": {"score": 10, "score": 100}}', {"score": (10, 100)}),
+        ('{"wanted": 10, "w\\u0061nted": 100}', (10, 100)),
+        ('{"wanted": "\\ud83d", "wanted": 1}', ("\ufffd", 1)),
+    ],
+)
+def test_a_key_that_stands_twice_with_different_values_has_both(text: str, value: Any) -> None:
+    assert last_object(text, having="wanted") == {"wanted": value} | ({"other": 1} if "other" in text else {})
+
+
+OTHERS = '{"wanted": 100, "why": "it says so"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OTHERS,
+        f"```json\n{OTHERS}\n```",
+        OTHERS.replace(" ", "\n\n"),
+        OTHERS.replace("100", "100.0"),
+        OTHERS.replace("100", "1e2"),
+        '{"why": "it says so", "wanted": 100}',
+        '{"wanted": 100}',
+        f"{OTHERS} {OTHERS}",
+        OTHERS.replace('"', "'"),
+        OTHERS.removesuffix("}"),
+        "{wanted: 100}",
+        "",
+    ],
+)
+@pytest.mark.parametrize("besides", [OTHERS, f"a {OTHERS} b", json.dumps(OTHERS), json.dumps({"a": [{"b": OTHERS}]})])
+def test_an_object_that_stands_in_what_was_asked_about_does_not_count(text: str, besides: str) -> None:
+    assert last_object(text, having="wanted", besides=besides) is None
+    assert last_object(f'{{"wanted": 1}} {text}', having="wanted", besides=besides) == {"wanted": 1}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        '{"wanted": 10, "why": "it says so"}',
+        '{"wanted": 100, "why": "it says so too"}',
+        '{"wanted": 10}',
+        '{"wanted": 100, "why": "it says so", "more": 1}',
+    ],
+)
+def test_an_object_that_only_resembles_one_that_was_asked_about_counts(own: str) -> None:
+    assert last_object(f"{own} {OTHERS}", having="wanted", besides=OTHERS) == json.loads(own)
+
+
+@pytest.mark.parametrize(
+    "besides", ["", "wanted: 100", '"wanted": 100', "{unwanted}", '{"other": {"wan": "ted"}}', "{'other': 1}"]
+)
+def test_where_no_such_object_was_asked_about_a_reply_is_read_and_mended_as_always(besides: str) -> None:
+    assert last_object("I think {'wanted': 1,}", having="wanted", besides=besides) == {"wanted": 1}
+
+
+@given(st.text() | st.just(OTHERS), st.text() | st.just(OTHERS), st.text() | st.just(OTHERS))
+@example('{"wanted": 1}' + OTHERS, "\\" * 1_000, OTHERS)
+@example(OTHERS, '{"a":' * NESTED, OTHERS)
+@example('{"wanted": 1}', '{"a": ' * 700 + OTHERS + "}" * 700, "")
+def test_whatever_was_asked_about_what_stands_there_is_never_read(reply: str, before: str, after: str) -> None:
+    found = last_object(reply, having="wanted", besides=before + OTHERS + after)
+
+    assert found is None or ("wanted" in found and found != json.loads(OTHERS))
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        pytest.param("{'wanted': " + "{1" * 1_200 + "}" * 1_200, id="a guess within a guess: 20 seconds"),
+        pytest.param("{'wanted': 1}" + ("{1" * 60 + "}" * 60) * 30, id="one guess after another: half a minute"),
+        pytest.param("{'wanted': 1," + " " * 100_000, id="too long to be mended"),
+        pytest.param('{"wanted": 1} ' + '{"' * 10_000, id="more objects begin than anybody writes"),
+        pytest.param(('{"wanted":' * 900 + "1" + "}" * 900) * 10, id="900 deep, ten times"),
+    ],
+)
+def test_a_reply_that_would_take_minutes_is_given_up(endless: str) -> None:
+    assert last_object(endless, having="wanted") is None
+
+
+@pytest.mark.parametrize("wrap", ["{}", "```json\n{}", "Sure, it's here: {}"])
+def test_a_long_reply_that_was_cut_is_mended_all_the_same(wrap: str) -> None:
+    code = "int f() { return 1; }\n" * 20 + "}"
+    rows = [{"instruction": f'Write "f{number}" in C, it\'s {{easy}}', "response": code} for number in range(120)]
+    cut = wrap.format(json.dumps({"wanted": rows})[:60_000])
+    found = last_object(cut, having="wanted")
+
+    assert found is not None
+    assert found["wanted"][:100] == rows[:100]
