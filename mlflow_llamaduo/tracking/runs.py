@@ -25,6 +25,7 @@ from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.evidence import summary as summary_of
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
+from mlflow_llamaduo.tracking.judged import log_judged
 from mlflow_llamaduo.tracking.metrics import card_metrics, growth_metrics, matching_metrics, round_metrics
 from mlflow_llamaduo.tracking.tables import (
     comparisons_table,
@@ -101,6 +102,7 @@ class Tracker:
         mlflow.log_metrics({**metrics, f"baseline/{name}_usd": self._spent_usd(name)}, step=0)
         self.log_table(responses_table(judged.responses), f"baseline/{name}_responses.json")
         self.log_table(verdicts_table(judged.judgements), f"baseline/{name}_verdicts.json")
+        self.log_judged(judged, self.run_id, {"llamaduo.baseline": name})
 
     @contextmanager
     def round(self, number: int) -> Iterator["RoundLog"]:
@@ -136,6 +138,11 @@ class Tracker:
             mlflow.log_dict(self.scorecard(state.rounds[-1].scorecard), "scorecard.json")
         self._journal.update(stop=stop)
         point_here(self._mlflows_own, self.run_id, stop)
+
+    def log_judged(self, judged: Judged, run_id: str, tags: dict[str, str]) -> None:
+        """Each judged response as a trace of a run, with its scores: what a reviewer opens and corrects."""
+        tags = {"llamaduo.task": self._project.task, **tags}
+        log_judged(judged.responses, judged.judgements, experiment_id=self._experiment_id, run_id=run_id, tags=tags)
 
     def scorecard(self, card: Scorecard) -> dict[str, object]:
         """A scorecard as a file: figures with their intervals, by slice too, and every response's scores."""
@@ -240,6 +247,7 @@ class RoundLog:
         if judged.comparisons:
             self._tracker.log_table(comparisons_table(judged.comparisons), "comparisons.json")
         self._tracker.log_table(rejected_table(grown), "rejected.json")
+        self._tracker.log_judged(judged, self.run_id, {"llamaduo.round": str(finished.number)})
         mlflow.log_dict(self._tracker.scorecard(finished.scorecard), "scorecard.json")
         mlflow.set_tags(
             {

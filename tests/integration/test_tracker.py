@@ -1,18 +1,20 @@
 """Runs and their nesting, in a real MLflow on SQLite."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_llamaduo.core.records import PairSet, TaskPrompt
-from mlflow_llamaduo.core.rounds import Split, State
+from mlflow_llamaduo.core.pairwise import tally
+from mlflow_llamaduo.core.records import Comparison, Grown, PairSet, TaskPrompt
+from mlflow_llamaduo.core.rounds import Judged, Split, State
 from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.coverage.source import Report
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.tracking import Tracker
-from tests.unit.builders import project
+from tests.unit.builders import adapter, card, project, response, round_, verdict
 
 NOTHING = PairSet(())
 GATHERED = Gathered(
@@ -79,3 +81,74 @@ def test_an_alignment_that_goes_on_has_its_runs_again(journal: Journal, monkeypa
     assert nested(journal) == first
     tags = MlflowClient().get_run(own.info.run_id).data.tags
     assert (tags["llamaduo.continued_in"], tags["llamaduo.outcome"]) == (first[0], "rounds")
+
+
+def judged(text: str = "Arn") -> Judged:
+    responses = tuple(response(text, pair_id=f"p{number}", sample=0) for number in range(3))
+    judgements = tuple(verdict(r.id, 60.0 + n, reason="near | right") for n, r in enumerate(responses))
+    compared = tuple(
+        Comparison(r.id, "reference", "judge", first, "win") for r in responses for first in (True, False)
+    )
+    return Judged(responses, judgements, compared, {"exact_match": 12.5})
+
+
+def recorded(journal: Journal) -> Tracker:
+    """An alignment with two baselines and one round."""
+    tracker = Tracker(project(), GATHERED, journal, {"judge": TaskPrompt("test", "Judge.")}, lambda _: 0.25)
+    state = State(NOTHING, NOTHING, NOTHING)
+    with tracker.alignment():
+        for name, value in (("base", 40.0), ("service_llm", 80.0)):
+            tracker.baseline(name, card(value, value), judged(name), state)
+            state = state.with_baseline(name, card(value, value))
+        with tracker.round(0) as log:
+            duels = (tally(judged().comparisons),)
+            finished = replace(round_(0, 60.0), duels=duels, calls_saved=7, reference={"exact_match": 12.5})
+            others = replace(finished, others=(card(50, judge="acme/judge"),))
+            log.record(others, state.baselines, adapter(), NOTHING, Grown((), ()), judged())
+    return tracker
+
+
+def test_baselines_and_a_round_are_in_metrics_by_name(journal: Journal) -> None:
+    metrics = MlflowClient().get_run(recorded(journal).run_id).data.metrics
+
+    expected = {
+        "baseline/base_precision_mean": 40,
+        "baseline/base_exact_match": 12.5,
+        "baseline/base_usd": 0.25,
+        "baseline/service_llm_perf_matching/similarity_mean": 100,
+        "judge/precision_mean": 60,
+        "judge/calls_saved": 7,
+        "judges/acme/judge/precision_mean": 50,
+        "perf_matching/precision_mean": 75,
+        "pairwise/reference/win_rate": 100,
+        "reference/exact_match": 12.5,
+    }
+    assert {name: metrics[name] for name in expected} == expected
+    assert metrics["judge/precision_mean_low"] < 60 < metrics["judge/precision_mean_high"]
+
+
+def test_a_round_and_each_baseline_have_their_tables(journal: Journal) -> None:
+    run_id = recorded(journal).run_id
+    client = MlflowClient()
+    (child,) = client.search_runs(
+        [client.get_run(run_id).info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"
+    )
+    files = {file.path for file in client.list_artifacts(run_id, "baseline")}
+
+    assert files == {f"baseline/{n}_{t}.json" for n in ("base", "service_llm") for t in ("responses", "verdicts")}
+    own = {file.path for file in client.list_artifacts(child.info.run_id)}
+    assert own >= {"responses.json", "verdicts.json", "comparisons.json", "scorecard.json"}
+
+
+def test_every_judged_response_is_a_trace_with_its_scores(journal: Journal) -> None:
+    """The rounds' on their runs, the baselines' on the parent: the same response ids, told apart by tag."""
+    run_id = recorded(journal).run_id
+    recorded(journal)  # gone on with: nothing is written twice
+    experiment = MlflowClient().get_run(run_id).info.experiment_id
+    traces = mlflow.search_traces(locations=[experiment], return_type="list", include_spans=False)
+    names = sorted(t.info.tags.get("llamaduo.baseline") or "round " + t.info.tags["llamaduo.round"] for t in traces)
+
+    assert names == [*3 * ["base"], *3 * ["round 0"], *3 * ["service_llm"]]
+    for trace in traces:
+        found = {assessment.name for assessment in trace.info.assessments}
+        assert found == {"similarity", "precision", "expected_response"}

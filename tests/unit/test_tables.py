@@ -1,9 +1,10 @@
 import pandas as pd
 
-from mlflow_llamaduo.core.records import Grown, Rejected
+from mlflow_llamaduo.core.records import Comparison, Grown, Rejected
 from mlflow_llamaduo.core.rounds import Split, State
 from mlflow_llamaduo.tracking.tables import (
     HEADER,
+    comparisons_table,
     pairs_table,
     rejected_table,
     responses_table,
@@ -23,6 +24,19 @@ def test_pairs_are_rows_with_where_they_are_from() -> None:
     assert records(pairs_table([p])) == [
         {"id": p.id, "instruction": "q", "response": "a", "category": "c", "source": "synthetic/1"}
     ]
+
+
+def test_comparisons_are_rows_and_one_without_an_outcome_says_why() -> None:
+    won = Comparison("p0/0", "reference", "judge", True, "win", "better")
+    (row,) = records(comparisons_table([won]))
+
+    assert row == {
+        **{"response_id": "p0/0", "opponent": "reference", "judge": "judge", "first": True},
+        **{"outcome": "win", "reason": "better"},
+    }
+    assert records(comparisons_table([Comparison("p0/0", "reference", "judge", True, None, "no winner")]))[0][
+        "outcome"
+    ] in (None, "")
 
 
 def test_responses_are_rows_beside_their_references() -> None:
@@ -90,3 +104,13 @@ def test_a_round_costs_its_judging_and_its_training() -> None:
 
 def test_a_state_without_rounds_has_a_summary_too() -> None:
     assert len(summary(State.begin(Split(pairs(1), pairs(1), pairs(1)))).splitlines()) == 2
+
+
+def test_match_is_perf_matching_beside_the_service_llm() -> None:
+    cells = {line.split("  ")[0]: line.split() for line in summary(state()).splitlines()}
+    assert "52" not in cells["base"]
+
+    known = state().with_baseline("service_llm", card(80, 160 / 3))
+    cells = {line.split("  ")[0]: line.split() for line in summary(known).splitlines()}
+    assert cells["base"][3:5] == ["52", "%"]  # 41.5 of 80
+    assert cells["service_llm"][3:5] == ["100", "%"]
