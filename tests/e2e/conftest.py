@@ -74,6 +74,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         finetune={"epochs": 1},
         synthesis={"rows_per_round": 4},
         limits={"rounds": 2},
+        baselines={"few_shot": 1},
     )
     coverage = folder / "projects/closed_qa/coverage.jsonl"
     coverage.write_text("".join(coverage.read_text().splitlines(keepends=True)[:PAIRS]))

@@ -13,6 +13,7 @@ Done = subprocess.CompletedProcess[str]
 
 pytestmark = pytest.mark.e2e
 
+CHAMPION_GATE = "precision_over_champion=0,similarity_over_champion=0,win_rate_over_champion=50,by=mean"
 FIGURES = ("mean", "coverage_50", "coverage_70")
 
 
@@ -37,17 +38,15 @@ def test_a_killed_run_goes_on_and_asks_for_no_reply_twice(
     after = workspace.stage_files("judge")
     assert {name: after[name] for name in killed.judged} == killed.judged, "a finished judging ran again"
     assert set(killed.replies) <= set(workspace.replies()), "a stored reply was asked for again"
-    # base, round 0 and round 1: 4 prompts, 2 answers, 2 judgings; and 4 pairs in a call. Equal questions cost once.
-    assert len(workspace.replies()) <= 3 * 4 * 2 * 2 + 1
+    # Three baselines and two rounds: 4 prompts, 2 answers, 2 judgings. The service LLM's own answers; 4 pairs in a
+    # call. Equal questions cost once.
+    assert len(workspace.replies()) <= 5 * 4 * 2 * 2 + 4 * 2 + 1
 
 
 def test_the_table_shows_base_and_every_round(finished: Done) -> None:
     lines = finished.stdout.splitlines()
-    assert [line.split("  ")[0] for line in lines if line.startswith(("base", "round"))] == [
-        "base",
-        "round 0",
-        "round 1",
-    ]
+    names = ["base", "few_shot", "service_llm", "round 0", "round 1"]
+    assert [line.split("  ")[0] for line in lines if line.startswith(tuple(names))] == names
     assert "stopped: rounds" in finished.stdout
 
 
@@ -84,6 +83,10 @@ def test_one_parent_run_holds_every_metric_by_round(client: MlflowClient, finish
     assert parent.data.tags["llamaduo.task"] == "closed_qa"
     assert "stand-in" in parent.data.tags["mlflow.note.content"]
     assert len(parent.inputs.dataset_inputs) == 3
+    assert parent.data.metrics["baseline/service_llm_perf_matching/precision_mean"] == 100
+    for name in ("base", "few_shot"):
+        assert 0 <= parent.data.metrics[f"baseline/{name}_precision_mean"] <= 100
+    assert 0 <= parent.data.metrics["reference/token_f1"] <= 100
 
 
 def test_a_round_says_by_which_prompts_it_was_asked_and_how_varied_its_pairs_are(
@@ -155,6 +158,42 @@ def test_a_version_that_passes_becomes_champion_without_training_anew(
     model = client.get_registered_model("llamaduo-closed_qa")
     assert set(model.aliases) == {"challenger", "champion"}
     assert model.aliases["champion"] == model.aliases["challenger"]
+
+
+def test_every_answer_of_a_round_is_a_trace_that_a_person_can_correct(client: MlflowClient, finished: Done) -> None:
+    parent = parents(client)[0]
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    for run_id in [child.info.run_id for child in children]:
+        traces = client.search_traces(
+            locations=[parent.info.experiment_id],
+            run_id=run_id,
+            filter_string="tag.`llamaduo.judged` = 'true'",
+            include_spans=False,
+        )
+        assert len(traces) == 4 * 2
+        for trace in traces:
+            scores = {a.name: a for a in trace.info.assessments}
+            assert {"similarity", "precision", "expected_response"} <= set(scores)
+            assert 0 <= scores["precision"].feedback.value <= 100
+            assert scores["precision"].source.source_id == "offline/judge"
+
+
+def test_the_champion_is_a_baseline_that_costs_no_inference_and_no_training(
+    client: MlflowClient, workspace: Workspace, passed: Done
+) -> None:
+    before = {stage: workspace.stage_files(stage) for stage in ("finetune", "infer")}
+    challenged = workspace.llamaduo("run", "--gate", CHAMPION_GATE)
+
+    assert challenged.returncode == 0, challenged.stderr
+    assert {stage: workspace.stage_files(stage) for stage in before} == before
+    (line,) = [line for line in challenged.stdout.splitlines() if line.startswith("champion")]
+    assert line.endswith("baseline")
+    run = max(parents(client), key=lambda run: run.info.start_time)
+    metrics = run.data.metrics
+    # Round 0 is the champion: the same adapter, the same answers.
+    assert metrics["baseline/champion_precision_mean"] == metrics["judge/precision_mean"]
+    assert metrics["pairwise/champion/win_rate"] == 50
+    assert run.data.tags["llamaduo.outcome"] == "passed"
 
 
 def test_the_champion_loads_as_pyfunc(workspace: Workspace, passed: Done) -> None:
