@@ -123,6 +123,16 @@ def _save(trainer: SFTTrainer, base_model: str, folder: Path) -> None:
     model.save_pretrained(str(folder), safe_serialization=True)
     trainer.processing_class.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    _sort_sets(folder / "adapter_config.json")
+
+
+def _sort_sets(config: Path) -> None:
+    """Peft writes its sets in the order of the process: the same adapter would have another digest each time."""
+    written = json.loads(config.read_text())
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(written.get(name), list):
+            written[name].sort()
+    config.write_text(json.dumps(written, indent=2, sort_keys=True))
 
 
 def _metrics(history: list[dict[str, float]], *, tokens: int) -> dict[str, Any]:

@@ -209,6 +209,14 @@ def test_the_champion_loads_as_pyfunc(workspace: Workspace, passed: Done) -> Non
     assert answer
 
 
+def test_an_adapters_files_do_not_depend_on_the_process_that_wrote_them(workspace: Workspace, passed: Done) -> None:
+    configs = list((workspace.folder / ".llamaduo/closed_qa/stages/finetune").rglob("adapter_config.json"))
+    assert len(configs) == 2
+    for config in configs:
+        modules = json.loads(config.read_text())["target_modules"]
+        assert modules == sorted(modules)
+
+
 def test_nothing_half_written_is_left(workspace: Workspace, passed: Done) -> None:
     left = [f for f in (workspace.folder / ".llamaduo").rglob("*") if f.name.endswith(".part") or ".job" in f.name]
     assert left == []
