@@ -184,7 +184,7 @@ class Totals:
 
 
 def _judged(own: Sequence[Judgement]) -> dict[str, Any]:
-    """A row's verdicts, and their means where there are any."""
+    """A row's judge and verdicts, and their means where there are any."""
     verdicts = [
         {"unjudged": j.reason}
         if isinstance(j, Unjudged)
@@ -194,7 +194,7 @@ def _judged(own: Sequence[Judgement]) -> dict[str, Any]:
     card = score(own)
     judged = card.unjudged < card.judgings
     means = {"similarity": card.similarity.value, "precision": card.precision.value} if judged else {}
-    return {"verdicts": verdicts, **means}
+    return {"judge": own[0].judge, "verdicts": verdicts, **means}
 
 
 @contextmanager

@@ -87,8 +87,8 @@ def test_what_llamaduo_judge_writes_is_measured_with_the_swap(clone: Path) -> No
     )
     page, figures = report("--in", "verdicts.jsonl", "--labels", "labels.csv")
 
-    assert page.startswith("verdicts: 8 of 8 responses judged; 16 judgings, 0 of them without a score\n")
-    assert "verdicts, precision: 8 labelled responses, which are few: intervals are wide" in page
+    assert page.startswith("offline/judge: 8 of 8 responses judged; 16 judgings, 0 of them without a score\n")
+    assert "offline/judge, precision: 8 labelled responses, which are few: intervals are wide" in page
     precision = score(figures)
     assert precision["people"]["n"] == 8
     assert precision["people"]["rank"]["rho"] > 0.7
