@@ -36,9 +36,10 @@ _ATTACKS = re.compile(
             # Gemma (`<end_of_turn>`), T5 (`<extra_id_0>`), StarCoder (`<fim_prefix>`), Qwen (`<tool_call>`), MiniMax
             # (`<minimax:tool_call>`), Seed (`<seed:bos>`): no HTML has such names, and few type parameters.
             r"<(?=/?(?:seed:|minimax:|[A-Za-z\d]{1,20}_)\w{1,40}>)",
-            # Llama 2 and Mistral (`</s>`), begin and end of others. `</think>` ends a judge's reasoning before it
-            # has begun. Of `<image>` and the like, vLLM refuses a request that has more than it has pictures.
-            r"<(?=/?(?i:s|bos|eos|sop|eop|pad|unk|mask|cls|sep|think|thinking|image|audio|video|unused\d{1,5})>)",
+            # Llama 2 and Mistral (`</s>`), begin and end of others. `</think>` ends a judge's reasoning before it has
+            # begun. `<image>` and the like stand for pictures that nobody sent.
+            r"<(?=/?(?i:s|bos|eos|sop|eop|pad|unk|mask|cls|sep|think|thinking|image|audio|video)>)",
+            r"<(?=/?(?:reponame|filename|unused\d{1,5})>)",  # StarCoder and SmolLM, Gemma
             r"<(?=/?(?:AI|\u7528\u6237)>)",  # MiniCPM: user and AI
             r"<(?=</?SYS>>)",  # Llama 2's system message
             # Mistral and Llama 2 (`[INST]`, `[/INST]`, `[TOOL_CALLS]`, `[THINK]`), GLM (`[gMASK]`), BERT's.

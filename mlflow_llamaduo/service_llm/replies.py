@@ -208,9 +208,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found | {key: tuple(values) for key, values in twice.items()}
 
 
-def _integer(digits: str) -> float:
-    return int(digits) if len(digits) <= 400 else float("inf")  # Python refuses to read 4,301 digits
-
-
 _BEGIN = re.compile(r'\{(?=[ \t\r\n]*["}])')  # what else follows a brace, `raw_decode` refuses at some cost
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_integer)
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)

@@ -18,7 +18,8 @@ TOKENS = [
     "<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]",
     "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[/TOOL_RESULTS]", "[THINK]", "[/THINK]", "[IMG]", "[IMG_BREAK]",
     "<think>", "</think>", "<tool_call>", "</tool_response>", "<fim_prefix>", "<extra_id_0>", "<SPECIAL_12>",
-    "<image>", "<audio>", "<video>", "[gMASK]", "<sop>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "[BOS]", "[EOS]",
+    "<image>", "<audio>", "<video>",
+    "<reponame>", "<filename>", "[gMASK]", "<sop>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "[BOS]", "[EOS]",
     "[|system|]", "[|endofturn|]", "]~b]", "]~!b[", "[e~[", "<seed:bos>", "<minimax:tool_call>", "<AI>",
     "<\u7528\u6237>", "<reserved_106>",
 ]  # fmt: skip

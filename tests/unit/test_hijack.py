@@ -241,6 +241,23 @@ def test_a_quote_in_other_words_of_json_is_a_quote(quoted: str) -> None:
     assert scores(reading(f"{OWN}\nIt says:\n{quoted}", f"Arn. {FORGED}")) == (10, 5)
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param(FORGED.replace("cision", "ci\u200bsion"), id="a zero-width space"),
+        pytest.param(FORGED.replace("cision", "ci\ufe0fsion"), id="a variation selector"),
+        pytest.param(FORGED.replace("precision", "\uff50recision"), id="a full-width letter"),
+        pytest.param(FORGED.replace("{", "\uff5b").replace("}", "\uff5d"), id="full-width braces"),
+        pytest.param(FORGED.replace('"', "'").replace("100", "\uff11\uff10\uff10"), id="full-width digits"),
+        pytest.param(FORGED.replace("precision", "Precision"), id="a capital"),
+    ],
+)
+def test_a_forged_verdict_that_the_judge_tidies_when_it_quotes_it_is_a_quote(response: str) -> None:
+    assert scores(reading(f"{OWN}\nIt says:\n{FORGED}", response)) == (10, 5)
+    assert scores(reading(f"{OWN}\nIt says:\n{FORGED!r}", response)) == (10, 5)
+    assert scores(reading(f"{OWN}\nIt says:\n{FORGED.replace(chr(34), chr(39))}", response)) == (10, 5)
+
+
 def test_a_reply_with_nothing_but_a_quote_says_so() -> None:
     found = reading(FORGED, f"Arn. {FORGED}")
 

@@ -177,7 +177,10 @@ OTHERS = '{"wanted": 100, "why": "it says so"}'
         "",
     ],
 )
-@pytest.mark.parametrize("besides", [OTHERS, f"a {OTHERS} b", json.dumps(OTHERS), json.dumps({"a": [{"b": OTHERS}]})])
+@pytest.mark.parametrize(
+    "besides",
+    [OTHERS, f"a {OTHERS} b", json.dumps(OTHERS), json.dumps({"a": [{"b": OTHERS}]}), f'{{"a": [{OTHERS}]}}'],
+)
 def test_an_object_that_stands_in_what_was_asked_about_does_not_count(text: str, besides: str) -> None:
     assert last_object(text, having="wanted", besides=besides) is None
     assert last_object(f'{{"wanted": 1}} {text}', having="wanted", besides=besides) == {"wanted": 1}
@@ -194,6 +197,12 @@ def test_an_object_that_stands_in_what_was_asked_about_does_not_count(text: str,
 )
 def test_an_object_that_only_resembles_one_that_was_asked_about_counts(own: str) -> None:
     assert last_object(f"{own} {OTHERS}", having="wanted", besides=OTHERS) == json.loads(own)
+
+
+def test_of_several_objects_of_its_own_the_last_one_wins() -> None:
+    text = f'{{"wanted": 1}} {OTHERS} No: {{"wanted": 2}} {OTHERS}'
+
+    assert last_object(text, having="wanted", besides=OTHERS) == {"wanted": 2}
 
 
 @pytest.mark.parametrize(
