@@ -10,6 +10,7 @@ from mlflow_llamaduo.core.records import Pair, Response
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.judging.pairwise import PAIRWISE
+from mlflow_llamaduo.judging.prompt import MOST_CHARACTERS
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.store import Typical
 from mlflow_llamaduo.service_llm.terms import BATCH_DISCOUNT, Terms, terms
@@ -102,7 +103,7 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
 
 def plan_judging(project: Project, responses: Iterable[Response], seen: Seen) -> Planned:
     """The same for the judging of responses that are there already."""
-    lengths = [len(r.instruction) + len(r.reference) + len(r.text) for r in responses]
+    lengths = [len(r.instruction) + len(r.reference) + min(len(r.text), MOST_CHARACTERS) for r in responses]
     read = (len(task_prompts(project)["judge"].text) + _mean(lengths)) // CHARACTERS_A_TOKEN
     calls = len(lengths) * project.judging.repeats
     return _planned("judge", project.service_llm.judge, calls, read, VERDICT_TOKENS, seen)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_llamaduo.core.records import Comparison, Outcome, Response, TaskPrompt
+from mlflow_llamaduo.judging.prompt import MOST_CHARACTERS
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from mlflow_llamaduo.service_llm.frame import framed
 from mlflow_llamaduo.service_llm.replies import last_object
@@ -92,9 +93,8 @@ def compare(
 
     for index, answer in llm.complete_many(requests()):
         own, text, first = bouts[asked[index]]
-        outcome, reason = _outcome(
-            answer, first=first, besides="\n".join((own.instruction, own.reference, own.text, text))
-        )
+        shown = (own.instruction, own.reference, own.text[:MOST_CHARACTERS], text[:MOST_CHARACTERS])
+        outcome, reason = _outcome(answer, first=first, besides="\n".join(shown))
         compared[asked[index]] = Comparison(own.id, opponent, llm.model, first, outcome, reason)
         done(1)
     return tuple(compared[number] for number in range(len(bouts)))
@@ -107,7 +107,8 @@ def ask(
     data = {"task": prompt.task, "instruction": response.instruction}
     if opponent != "reference":
         data["reference"] = response.reference
-    data["first"], data["second"] = (response.text, other) if first else (other, response.text)
+    own, other = response.text[:MOST_CHARACTERS], other[:MOST_CHARACTERS]  # one without an end must not cost as much
+    data["first"], data["second"] = (own, other) if first else (other, own)
     return (
         {"role": "system", "content": prompt.text},
         {"role": "user", "content": framed(data)},

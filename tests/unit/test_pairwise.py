@@ -14,6 +14,7 @@ from mlflow_llamaduo.config import ServiceModel
 from mlflow_llamaduo.core.pairwise import POINTS, Duel, Duels, Result, duels, tally
 from mlflow_llamaduo.core.records import Comparison, Outcome, Response, TaskPrompt
 from mlflow_llamaduo.judging.pairwise import SAME, SCHEMA, SYSTEM, ask, compare, read
+from mlflow_llamaduo.judging.prompt import MOST_CHARACTERS
 from mlflow_llamaduo.service_llm.client import Budget, Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.service_llm.exchange import Failure, Reply, Request
 from tests.unit.builders import response
@@ -425,3 +426,9 @@ def test_every_duel_is_counted_once_and_points_are_those_of_judged_prompts(compa
     }
     assert all(0 <= mean <= 100 for _, mean in found.points)
     assert {duel.points for duel in fought} <= {*POINTS.values(), None}
+
+
+def test_answers_without_an_end_are_shown_as_far_as_a_single_one_is() -> None:
+    data = json.loads(asked("a" * 100_000, "b" * 100_000)[1]["content"])
+
+    assert (data["first"], data["second"]) == ("a" * MOST_CHARACTERS, "b" * MOST_CHARACTERS)
