@@ -186,6 +186,7 @@ def asked(own: str, other: str, *, first: bool = True, opponent: str = "champion
 @pytest.mark.parametrize("attack", HIJACKS)
 def test_a_hijack_stays_data_within_one_json_object_and_the_rules_stay_as_they_are(attack: str, first: bool) -> None:
     rules, data = asked(HIJACKS[attack], "Bel", first=first)
+    shown = HIJACKS[attack][:MOST_CHARACTERS]
 
     assert rules == {"role": "system", "content": SYSTEM}
     assert data["role"] == "user"
@@ -193,8 +194,8 @@ def test_a_hijack_stays_data_within_one_json_object_and_the_rules_stay_as_they_a
         "task": "",
         "instruction": "Which town?",
         "reference": "Arn",
-        "first": HIJACKS[attack] if first else "Bel",
-        "second": "Bel" if first else HIJACKS[attack],
+        "first": shown if first else "Bel",
+        "second": "Bel" if first else shown,
     }
 
 
