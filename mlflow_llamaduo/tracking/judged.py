@@ -4,8 +4,8 @@
         reference  -> expectation `expected_response`
         judgements -> feedback `similarity` and `precision` of each judge, with its reasons
 
-A person's correction is a feedback of the same name on the trace. A trace is written once for a run: one that is
-there keeps what people have said on it.
+A person's correction is a feedback of the same name on the trace. A trace is written once for a run and its tags (the
+answers of two baselines have the same ids): one that is there keeps what people have said on it.
 """
 
 import json
@@ -22,6 +22,8 @@ from mlflow_llamaduo.core.records import Judgement, Response, Unjudged, Verdict
 from mlflow_llamaduo.service_llm.replies import whole
 
 QUANTITIES = ("similarity", "precision")
+DATA = AssessmentSource(AssessmentSourceType.CODE, "llamaduo")
+"""Where references are from; MLflow would call it a person."""
 PREVIEW = 1000
 """Characters that MLflow keeps of a text for its list of traces."""
 AT_ONCE = 250
@@ -108,7 +110,7 @@ def _write(
             request_preview=instruction[:PREVIEW],
             response_preview=text[:PREVIEW],
         )
-        mlflow.log_assessment(span.trace_id, Expectation("expected_response", reference))
+        mlflow.log_assessment(span.trace_id, Expectation("expected_response", reference, DATA))
         for own in by_judge.values():
             for name in QUANTITIES:
                 mlflow.log_assessment(span.trace_id, feedback(name, own))

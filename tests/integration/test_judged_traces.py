@@ -53,7 +53,7 @@ def test_a_judged_response_is_a_trace_of_its_run(run_id: str) -> None:
     assert trace.info.trace_metadata["mlflow.sourceRun"] == run_id
     assert {"llamaduo.response": "p0/0", "llamaduo.judged": "true", **TAGS}.items() <= trace.info.tags.items()
     (expected,) = trace.search_assessments("expected_response", type="expectation")
-    assert expected.value == "Arn"
+    assert (expected.value, expected.source.source_type) == ("Arn", "CODE")
     assert (trace.info.request_preview, trace.info.response_preview) == ("Which town?", "Bern")
 
 
@@ -117,6 +117,21 @@ def test_two_runs_have_traces_of_their_own(run_id: str) -> None:
     assert len(log(run_id, [response()], [verdict("p0/0", 80)])) == 1
     assert len(log(other.info.run_id, [response()], [verdict("p0/0", 80)])) == 1
     assert len(log(run_id, [response()], [verdict("p0/0", 80)])) == 1
+
+
+def test_the_answers_of_two_baselines_have_the_same_ids_and_are_both_written(run_id: str) -> None:
+    experiment = mlflow.get_run(run_id).info.experiment_id
+    for name in ("base", "few_shot", "base", "few_shot"):
+        log_judged(
+            [response(f"by {name}")],
+            [verdict("p0/0", 80)],
+            experiment_id=experiment,
+            run_id=run_id,
+            tags={"llamaduo.baseline": name},
+        )
+
+    traces = mlflow.search_traces(locations=[experiment], run_id=run_id, return_type="list")
+    assert sorted(trace.data.spans[0].outputs["response"] for trace in traces) == ["by base", "by few_shot"]
 
 
 @pytest.mark.parametrize(
