@@ -194,5 +194,5 @@ def _by_person(given: Assessment) -> bool:
 
 
 def _age(given: Assessment) -> int:
-    """When it was made: being overridden is an update too, and would make the old one the newest."""
-    return int(given.create_time_ms or 0)
+    """When it was last changed by somebody: being overridden does not count as a change."""
+    return int(given.last_update_time_ms or 0)

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 import yaml
 from click.testing import CliRunner
-from mlflow.entities import AssessmentSource
+from mlflow.entities import AssessmentSource, Feedback
 
 from mlflow_llamaduo.cli import cli
 from mlflow_llamaduo.core.records import Judgement, Response, Unjudged, Verdict
@@ -118,6 +118,22 @@ def test_every_person_counts_once_with_what_was_said_last(run_id: str) -> None:
     assert sorted(read(run_id)[0]["p0/0"].people["precision"]) == [30, 40]
 
 
+def test_a_label_that_was_edited_in_place_is_what_was_said_last(run_id: str) -> None:
+    first = trace(run_id, "p0/0")
+    edited = gives(first, ANNA, 99)
+    gives(first, ANNA, 40)
+    mlflow.update_assessment(trace_id=first, assessment_id=edited, assessment=Feedback(name="precision", value=70))
+
+    assert read(run_id)[0]["p0/0"].people["precision"] == (70,)
+
+
+def test_a_label_that_another_person_overrides_no_longer_counts(run_id: str) -> None:
+    first = trace(run_id, "p0/0")
+    mlflow.override_feedback(trace_id=first, assessment_id=gives(first, ANNA, 20), value=90, source=BEN)
+
+    assert read(run_id)[0]["p0/0"].people["precision"] == (90,)
+
+
 def test_two_judges_of_a_response_are_two_and_the_newest_of_each_counts(run_id: str) -> None:
     other = AssessmentSource(source_type="LLM_JUDGE", source_id="other")
     first = trace(run_id, "p0/0")
@@ -198,6 +214,20 @@ def test_only_judged_responses_of_this_run_are_read_page_by_page(
         trace(other.info.run_id, "another run's")
 
     assert sorted(read(run_id)[0]) == ids
+
+
+def test_a_trace_that_is_written_meanwhile_makes_none_come_twice(
+    run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "PAGE", 2)
+    for number in range(4):
+        judge(trace(run_id, f"p{number}/0"), 50)
+    reading = judged_responses(run_id, pytest.fail)
+    ids = [next(reading).id]
+    judge(trace(run_id, "late/0"), 50)  # the newest: it moves all the others to later pages
+    ids += [each.id for each in reading]
+
+    assert sorted(ids) == [f"p{number}/0" for number in range(4)]
 
 
 def test_a_trace_that_holds_no_response_is_told(run_id: str) -> None:
