@@ -53,29 +53,31 @@ def needed(gate: Gate) -> tuple[frozenset[str], frozenset[str]]:
 
 def _form(value: Any) -> Any:
     """A number asks for both means, as the authors' gate does; `figure=70,by=mean` is the command line's form."""
-    if isinstance(value, Gate):
-        return value
     if isinstance(value, str):
         value = _typed(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = {f"{score}_mean": value for score in SCORES}
     if not isinstance(value, Mapping):
+        if isinstance(value, Gate):
+            return value
         raise ValueError("expected a number, or figures with their least values")
     if not value:
         raise ValueError("a gate without rules would pass everything or nothing; leave it out for the default one")
-    if set(value) >= {"rules"} and set(value) <= {*SETTINGS, "rules"}:  # as it is written into config.json
+    if "rules" in value and set(value) <= {*SETTINGS, "rules"}:  # as it is written into config.json
         return value
-    if not set(value) - set(SETTINGS):  # `gate: {by: mean}` is about the default
-        value = {**DEFAULT, **value}
+    return _section({**DEFAULT, **value} if set(value) <= set(SETTINGS) else value)  # `{by: mean}` is of the default
+
+
+def _section(value: Mapping[Any, Any]) -> dict[str, Any]:
+    """Settings and rules apart; all that is wrong with the rules is told."""
     by = value.get("by", Gate.model_fields["by"].default)
     rules: dict[str, Any] = {}
     problems: list[str] = []
-    for name, least in value.items():
-        if name not in SETTINGS:
-            try:
-                rules[str(name)] = _rule(str(name), least, by)
-            except ValueError as error:
-                problems.append(str(error))
+    for name in [name for name in value if name not in SETTINGS]:
+        try:
+            rules[str(name)] = _rule(str(name), value[name], by)
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
         raise ValueError("; ".join(problems))
     return {**{name: value[name] for name in SETTINGS if name in value}, "rules": rules}

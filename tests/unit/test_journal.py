@@ -48,10 +48,8 @@ CARD = st.builds(Scorecard, st.text(), COUNT, COUNT, COUNT, COUNT, st.lists(SCOR
 RULE = st.builds(GateRule, st.text(), FINITE, st.sampled_from(["mean", "lower_bound"]))
 BOUND = st.none() | FINITE
 RESULT = st.builds(RuleResult, RULE, BOUND, BOUND, BOUND, COUNT, st.booleans(), st.text())
-DUELS = st.builds(
-    *(Duels, st.text(), st.text(), *5 * [COUNT], BOUND, BOUND),
-    st.lists(st.tuples(st.text(), FINITE), max_size=2).map(tuple),
-)
+POINTS = st.lists(st.tuples(st.text(), FINITE), max_size=2).map(tuple)
+DUELS = st.builds(Duels, st.text(), st.text(), COUNT, COUNT, COUNT, COUNT, COUNT, BOUND, BOUND, POINTS)
 DECISION = st.builds(Decision, st.lists(RESULT, max_size=3).map(tuple))
 VERSION = st.builds(Version, st.text(), COUNT, st.text())
 ROUND = st.builds(
