@@ -25,6 +25,7 @@ from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.evidence import summary as summary_of
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
+from mlflow_llamaduo.service_llm.family import told
 from mlflow_llamaduo.tracking.judged import log_judged
 from mlflow_llamaduo.tracking.metrics import card_metrics, growth_metrics, matching_metrics, round_metrics
 from mlflow_llamaduo.tracking.tables import (
@@ -182,6 +183,7 @@ class Tracker:
                 "llamaduo.fingerprint": project.fingerprint,
                 "llamaduo.version": __version__,
                 "llamaduo.offline_stand_ins": str(project.offline).lower(),
+                "llamaduo.judge_family": told(project.service_llm),
                 **({"mlflow.note.content": STAND_IN} if project.offline else {}),
             }
         )
