@@ -54,40 +54,44 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 HEADER = (
     "model", "precision", "95 %", "match", "similarity", "95 %", "match",
-    "prec>=50", "prec>=70", "sim>=50", "sim>=70", "rows", "seconds", "dollars", "decision",
+    "prec>=50", "prec>=70", "sim>=50", "sim>=70", "rows", "seconds", "dollars",
 )  # fmt: skip
 
 
 def summary(state: State) -> str:
-    """Baselines and rounds side by side, as plain text. `match` is Perf. Matching, 100 x model / service LLM."""
+    """Baselines and rounds side by side, as plain text, and below each version's decision, rule by rule.
+
+    `match` is Perf. Matching, 100 x model / service LLM.
+    """
     service_llm = state.baselines.get("service_llm")
     rows: list[tuple[str, ...]] = [HEADER]
     for name, card in state.baselines.items():
-        rows.append((name, *_scores(card, service_llm), "", "", "", "baseline"))
+        rows.append((name, *_scores(card, service_llm), "", "", ""))
     rows += [_round_row(r, service_llm) for r in state.rounds]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    last = len(HEADER) - 1
     lines = [
-        "  ".join(
-            cell.ljust(w) if i in (0, last) else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
+    lines += [line for r in state.rounds for line in _decision(r)]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _decision(r: Round) -> list[str]:
+    said = "passed the gate" if r.decision.passed else "did not pass the gate"
+    rules = [f"  {'ok ' if result.passed else 'NO '} {result}" for result in r.decision.results]
+    return ["", f"version {r.version.number} (round {r.number}) {said}:", *rules]
 
 
 def _round_row(r: Round, service_llm: Scorecard | None) -> tuple[str, ...]:
     dollars = r.service_llm_usd + r.training_usd
-    decision = ("passed" if r.decision.passed else "not passed") + f" ({', '.join(r.decision.reasons)})"
     return (
         f"round {r.number}",
         *_scores(r.scorecard, service_llm),
         str(r.train_rows),
         f"{r.seconds:.0f}",
         f"{dollars:.2f}",
-        f"{decision}: version {r.version.number}",
     )
 
 
