@@ -75,7 +75,7 @@ def plan(project: Project) -> None:
     from mlflow_llamaduo.coverage.gathered import told
     from mlflow_llamaduo.plan import plan as planned
     from mlflow_llamaduo.plan import total
-    from mlflow_llamaduo.preflight import collect, missing
+    from mlflow_llamaduo.preflight import collect, missing, same_family
 
     gathered = collect(project)
     parts = gathered.parts
@@ -100,6 +100,8 @@ def plan(project: Project) -> None:
             f"  {row.stage:<20} {row.model:<28} {row.calls:>7} {row.input_tokens:>10} {row.output_tokens:>9} "
             f"{row.usd.low:>8.2f} {row.usd.likely:>8.2f} {row.usd.high:>8.2f} {minutes:>8}"
         )
+    if warning := same_family(project):
+        say(warning)
     usd, limits = total(rows), project.limits
     click.echo(
         f"dollars: {usd.low:.2f} if the gate is passed in round 0, {usd.likely:.2f} likely if all rounds are run, "
