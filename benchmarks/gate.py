@@ -22,10 +22,11 @@ from scipy import stats
 
 from benchmarks.row import COLUMNS, Row, table_line
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
-from mlflow_llamaduo.core.adaptive import FIRST, settled_table
+from mlflow_llamaduo.core.adaptive import FIRST, settled
 from mlflow_llamaduo.core.gate import Against, GateRule, decide
 from mlflow_llamaduo.core.interval import Floats, of_ratio, of_scores
-from mlflow_llamaduo.core.scoring import Scorecard, Scored
+from mlflow_llamaduo.core.records import Judgement, Response, Unjudged, Verdict
+from mlflow_llamaduo.core.scoring import Scorecard, Scored, score
 
 K, M, PROMPTS = 4, 10, 15
 GOOD, BAD, NOISE = (98.0, 3.0), (28.0, 15.0), 7.0
@@ -132,26 +133,49 @@ def _bootstrap(values: Floats, method: str) -> tuple[Floats, Floats]:
     return np.array([at.low for at in found]), np.array([at.high for at in found])
 
 
-def adaptive(trials: int, mean: float) -> tuple[float, float]:
-    """Percent of the judge calls saved at 15 prompts, and percent of decisions that are those of all M judgings."""
+def adaptive(trials: int, mean: float, failing: float = 0.0) -> tuple[float, float]:
+    """Percent of the judge calls saved at 15 prompts, and percent of decisions that are those of all M judgings.
+
+    Args:
+        trials: how many.
+        mean: the candidate's true one.
+        failing: share of the judgings that give no scores.
+    """
     world, gate = World(np.random.default_rng(int(10 * mean))), rules_of(DEFAULT_GATE)
+    responses = [Response(f"p{n:03d}", k, "", "", f"{n} {k}", 1) for n, k in np.ndindex(PROMPTS, K)]
     calls = same = 0
     for _ in range(trials):
         service, candidate = world.judgings(PROMPTS, [SERVICE, mean])
         against = Against({"service_llm": card(service)})
-        asked = next(m for m in range(FIRST, M + 1) if m == M or _settled(candidate, m, gate, against))
+        waves = _waves(candidate, responses, world.rng.random((M, PROMPTS * K)) < failing)
+        asked = FIRST
+        while asked < M and not settled(_first(waves, asked), responses, repeats=M, gate=gate, against=against):
+            asked += 1
         calls += asked
-        same += decide(card(candidate, asked), gate, against).passed == decide(card(candidate), gate, against).passed
+        early, late = (decide(score(_first(waves, m), responses), gate, against).passed for m in (asked, M))
+        same += early == late
     return 100 - 100 * calls / (trials * M), 100 * same / trials
 
 
-def _settled(judgings: Floats, asked: int, gate: Sequence[GateRule], against: Against) -> bool:
-    seen = judgings[:, :, :asked]
-    variance = seen.var(axis=2, ddof=1).mean(axis=(0, 1))
-    noise = {"precision": float(variance[0]), "similarity": float(variance[1])}
-    table = card(judgings, asked).table
-    seen_each = np.full(table.owner.shape, float(asked))
-    return settled_table(table, seen_each, noise, repeats=M, gate=gate, against=against)
+def _first(waves: Sequence[Sequence[Judgement]], asked: int) -> list[Judgement]:
+    return [judgement for wave in waves[:asked] for judgement in wave]
+
+
+def _waves(judgings: Floats, responses: Sequence[Response], failed: np.ndarray) -> list[list[Judgement]]:
+    """The judgings as the loop has them, all responses in each wave."""
+    return [
+        [
+            Unjudged(response.id, "judge", wave, "no reply")
+            if failed[wave, number]
+            else Verdict(
+                *(response.id, "judge", wave),
+                similarity=float(judgings[number // K, number % K, wave, 1]),
+                precision=float(judgings[number // K, number % K, wave, 0]),
+            )
+            for number, response in enumerate(responses)
+        ]
+        for wave in range(M)
+    ]
 
 
 def measure(trials: int = 2000, resampled: int = 1000) -> Iterator[Row]:
@@ -187,6 +211,9 @@ def measure(trials: int = 2000, resampled: int = 1000) -> Iterator[Row]:
         where = "on the line" if not offset else f"{abs(offset)} points {'over' if offset > 0 else 'under'} it"
         yield Row(f"judge calls saved, candidate {where}", saved, "%")
         yield Row(f"decisions that are those of all {M} judgings, candidate {where}", same, "%")
+    saved, same = adaptive(trials // 10, LINE + 8, failing=0.03)
+    yield Row("judge calls saved, 3 % of the judgings fail, candidate 8 points over it", saved, "%")
+    yield Row(f"decisions that are those of all {M} judgings, 3 % fail, candidate 8 points over it", same, "%")
 
 
 def _candidate(offset: int, prompts: int) -> str:

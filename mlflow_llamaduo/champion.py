@@ -28,10 +28,20 @@ def fetch(name: str, number: int) -> Path:
     """The folder with the files of a version.
 
     Raises:
-        DataError: the version was not made by llamaduo.
+        DataError: the version's files are not to be had, or it was not made by llamaduo.
     """
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
+    except (MlflowException, OSError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"the files of {name} version {number} are not to be had ({why}): put them back, or take the alias "
+            "champion from that version"
+        ) from error
     packages = sorted(folder.rglob("package.json"))
-    if len(packages) != 1:
-        raise DataError(f"{name} version {number} holds no package.json: it was not made by llamaduo")
+    if len(packages) != 1 or not (packages[0].parent / "evidence.json").is_file():
+        raise DataError(
+            f"{name} version {number} has no package.json and evidence.json: it was not made by llamaduo; take the "
+            "alias champion from it"
+        )
     return packages[0].parent

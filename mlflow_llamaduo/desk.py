@@ -1,7 +1,8 @@
 """The stages of one alignment, and how each is asked for: every one looks in the journal before it does anything."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,15 @@ class Desk:
             base_digest,
             settings.model_dump(),
         ]
-        return self._journal.once("infer", inputs + given([shot.id for shot in shots]), tuple[Response, ...], make)
+        found = self._journal.once("infer", inputs + given([shot.id for shot in shots]), tuple[Response, ...], make)
+        return _sliced(found, prompts)
 
-    def baseline(self, name: str, state: State, champion: Callable[[], Adapter | None]) -> tuple[Response, ...]:
+    def baseline(self, name: str, state: State, champion: Adapter | None) -> tuple[Response, ...]:
         """The answers of a model that rounds are compared with; none where there is no champion."""
         if name == "service_llm":
             return self._service_llm(state.test)
         if name == "champion":
-            adapter = champion()
-            return self.infer(adapter, state.test, name) if adapter else ()
+            return self.infer(champion, state.test, name) if champion else ()
         count = self._project.baselines.few_shot or Baselines().few_shot
         return self.infer(None, state.test, name, examples(state.train, count) if name == "few_shot" else ())
 
@@ -149,7 +150,7 @@ class Desk:
             return responses
 
         inputs = [prompts.digest, configured.identity, samples]
-        return self._journal.once("answer", inputs, tuple[Response, ...], make)
+        return _sliced(self._journal.once("answer", inputs, tuple[Response, ...], make), prompts)
 
     def _pool(self, adapter: Adapter | None) -> EnginePool:
         """The one with the adapter's base: a champion may be of another."""
@@ -184,6 +185,12 @@ class Desk:
             trace=self._tracker.trace,
             trace_share=trace_share,
         )
+
+
+def _sliced(responses: tuple[Response, ...], prompts: PairSet) -> tuple[Response, ...]:
+    """The responses with category and source as the pairs have them now: no part of what they are found by."""
+    pairs = {pair.id: pair for pair in prompts}
+    return tuple(replace(r, category=pairs[r.pair_id].category, source=pairs[r.pair_id].source) for r in responses)
 
 
 def new_order(

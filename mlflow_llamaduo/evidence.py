@@ -34,7 +34,9 @@ def evidence_of(
         ],
         "scorecard": {**summary(scorecard, thresholds), "scored": [asdict(row) for row in scorecard.scored]},
         "baselines": {name: summary(card, thresholds) for name, card in against.baselines.items()},
-        "duels": {name: {**asdict(duels), **_bounds(win_rate(duels))} for name, duels in against.duels.items()},
+        "duels": {
+            name: {**asdict(duels), **_bounds(win_rate(duels, scorecard))} for name, duels in against.duels.items()
+        },
         "judge": project.service_llm.judge.model,
         "generator": project.service_llm.generator.model,
         "judge_family": told(project.service_llm),
@@ -81,6 +83,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def _bounds(estimate: Estimate) -> dict[str, float]:
+def _bounds(estimate: Estimate) -> dict[str, float | None]:
+    """What is from no prompt is null, not 0."""
     names = ("value", "low", "high", "spread")
-    return {**{name: float(getattr(estimate, name)) for name in names}, "prompts": estimate.prompts}
+    found = {name: float(getattr(estimate, name)) if estimate.prompts else None for name in names}
+    return {**found, "prompts": estimate.prompts}

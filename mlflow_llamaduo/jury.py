@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow_llamaduo.asking import Say, Where, asked, asking, given, refuse_mostly_failed, title
 from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.adaptive import settled
+from mlflow_llamaduo.core.adaptive import FIRST, settled
 from mlflow_llamaduo.core.gate import Against
 from mlflow_llamaduo.core.records import Comparison, Judgement, Response, TaskPrompt, Unjudged
 from mlflow_llamaduo.journal import Journal
@@ -38,8 +38,8 @@ class Jury:
         return self._judge(self._project.service_llm.judge, responses, where, repeats, against)
 
     def judge_by_others(self, responses: tuple[Response, ...], where: Where) -> tuple[tuple[Judgement, ...], ...]:
-        """By each of the other judges."""
-        repeats = self._project.judging.repeats
+        """By each of the other judges, twice: they decide nothing."""
+        repeats = min(FIRST, self._project.judging.repeats)
         others = self._project.service_llm.other_judges
         return tuple(self._judge(llm, responses, where, repeats, None) for llm in others)
 

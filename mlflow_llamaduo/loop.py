@@ -55,13 +55,16 @@ def align(project: Project, stages: Stages, journal: Journal) -> Outcome:
     """
     state = journal.entry().state or State.begin(stages.collect())
     try:
-        for name in project.baseline_names:
-            state = _with_baseline(name, state, project, stages)
+        if stop_reason(state, project.stops) is None:
+            for name in project.baseline_names:
+                state = _with_baseline(name, state, project, stages)
         while (stop := stop_reason(state, project.stops)) is None:
             state = _round(state, project, stages, journal)
             journal.update(state=state)
     except BudgetError as error:
         return Outcome(state, "budget", str(error))
+    if stop == "passed":  # only now: a run that dies must not find its own version as the champion to beat
+        stages.registry.promote(state.rounds[-1].version)
     return Outcome(state, stop)
 
 
@@ -80,8 +83,14 @@ def _with_baseline(name: str, state: State, project: Project, stages: Stages) ->
     judgements = stages.judge(responses, name, repeats, None)
     card = score(judgements, responses)
     judged = Judged(responses, judgements, reference=stages.reference(responses))
-    stages.tracker.baseline(name, card, judged, state)
+    stages.tracker.baseline(name, _called(name, stages), card, judged, state)
     return state.with_baseline(name, card)
+
+
+def _called(name: str, stages: Stages) -> str:
+    """What a baseline's tables and traces are called: another champion has others."""
+    champion = stages.registry.champion if name == "champion" else None
+    return f"{name}-{champion[0]}" if champion else name
 
 
 def _round(state: State, project: Project, stages: Stages, journal: Journal) -> State:
@@ -97,15 +106,13 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
         compared = {name: _compare(responses, name, state, stages) for name in project.opponents}
         against = Against(state.baselines, {name: tally(own) for name, own in compared.items() if own})
         judgements = stages.judge(responses, number, project.judging.repeats, against)
-        others = stages.judge_by_others(responses, number)
 
         scorecard = score(judgements, responses)
         decision = decide(scorecard, project.rules, against)
         version = stages.registry.register(
             adapter, scorecard, decision, against=against, train=train, run_id=log.run_id
         )
-        if decision.passed:
-            stages.registry.promote(version)
+        others = stages.judge_by_others(responses, number)
 
         judged = Judged(
             responses,

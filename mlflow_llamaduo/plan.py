@@ -19,6 +19,8 @@ CHARACTERS_A_TOKEN = 4
 VERDICT_TOKENS = 90
 """An assumption: two scores with a sentence each. A judge that writes more costs more."""
 COMPARED_TOKENS = len(PAIRWISE.text) // CHARACTERS_A_TOKEN
+SETTLED = 0.5
+"""Share of a round's judgings that are likely to be asked: more than in benchmarks/gate.py, where it is a quarter."""
 GUESSED = (0.5, 2.5)
 """How much shorter or longer replies may be than assumed, while none have been seen."""
 MEASURED = (0.8, 1.25)
@@ -29,6 +31,8 @@ INPUT = (0.8, 1.3)
 """How far four characters a token are off, either way."""
 TOKENS_A_SECOND, FIRST_TOKEN_S = 60.0, 0.5
 """Assumptions about a model's speed, while no call to it has been timed."""
+
+Shares = tuple[float, float]
 
 Seen = Callable[[str, str], Typical | None]
 """Means over the replies that a model has given in a stage (`judge`, `synthesize`) before, or None."""
@@ -78,9 +82,9 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
     read = len(prompts["synthesize"].text) // CHARACTERS_A_TOKEN + pair
     written = project.synthesis.pairs_per_call * pair
 
-    def judge(stage: str, times: int, llm: ServiceModel = models.judge, least: float = 1.0) -> Planned:
+    def judge(stage: str, times: int, llm: ServiceModel = models.judge, made: Shares = (1.0, 1.0)) -> Planned:
         known = told + prompt + 2 * answer
-        return _planned(f"{stage}: judge", llm, times * responses, known, VERDICT_TOKENS, seen, least=least)
+        return _planned(f"{stage}: judge", llm, times * responses, known, VERDICT_TOKENS, seen, made=made)
 
     planned: list[Planned] = []
     for name in project.baseline_names:
@@ -93,11 +97,11 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
         if number:
             calls = -(-project.synthesis.rows(number) // project.synthesis.pairs_per_call)
             planned.append(_planned(f"{stage}: synthesize", models.generator, calls, read, written, seen))
-        for _ in project.opponents:
-            known = COMPARED_TOKENS + prompt + 2 * answer
+        for name in project.opponents:
+            known = COMPARED_TOKENS + prompt + (2 if name == "reference" else 3) * answer
             planned.append(_planned(f"{stage}: compare", models.judge, 2 * responses, known, VERDICT_TOKENS, seen))
-        planned.append(judge(stage, repeats, least=min(1.0, FIRST / repeats) if settles else 1.0))
-        planned += [judge(stage, repeats, llm) for llm in models.other_judges]
+        planned.append(judge(stage, repeats, made=(min(1.0, FIRST / repeats), SETTLED) if settles else (1.0, 1.0)))
+        planned += [judge(stage, min(FIRST, repeats), llm) for llm in models.other_judges]
     return tuple(planned)
 
 
@@ -143,9 +147,9 @@ def approve(likely_usd: float, project: Project, *, yes: bool) -> None:
 
 
 def _planned(
-    stage: str, llm: ServiceModel, calls: int, read: int, written: float, seen: Seen, *, least: float = 1.0
+    stage: str, llm: ServiceModel, calls: int, read: int, written: float, seen: Seen, *, made: Shares = (1.0, 1.0)
 ) -> Planned:
-    """One stage; at least the share `least` of its calls is made."""
+    """One stage; `made` is the share of its calls that is made at least, and likely."""
     known = terms(llm)
     before = seen(known.name, stage.rpartition(": ")[2])
     measured = before is not None and before.replies >= ENOUGH
@@ -165,7 +169,7 @@ def _planned(
         calls,
         calls * read,
         round(calls * written),
-        Dollars(least * usd(INPUT[0], short), usd(1.0, 1.0), usd(INPUT[1], long)),
+        Dollars(made[0] * usd(INPUT[0], short), made[1] * usd(1.0, 1.0), usd(INPUT[1], long)),
         None if llm.batch else _minutes(known, llm, calls, read, written, before),
     )
 

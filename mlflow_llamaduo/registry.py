@@ -1,11 +1,12 @@
 """Versions of `llamaduo-<task>` in the MLflow Model Registry, and which of them is served.
 
 Aliases: `challenger` passed the gate, `champion` is served, `previous` was champion before. Every operation may be
-repeated: a version is found again by the digest of its adapter and the alignment's fingerprint.
+repeated: a version is found again by the digest of its adapter, the alignment and its decision.
 """
 
 import json
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,16 @@ SIGNATURE = ModelSignature(
 )
 
 
+SAME = ("llamaduo.adapter", "llamaduo.alignment", "llamaduo.decision")
+"""Tags by which a version is found again: another judge prompt or champion makes other evidence, so another one."""
+
+
 class Registry:
     """The registered model of one task, as one alignment sees it."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, alignment: str) -> None:
         self._project = project
+        self._alignment = alignment
         self._client = MlflowClient()
 
     def register(
@@ -84,11 +90,14 @@ class Registry:
         self._client.set_model_version_tag(version.name, str(version.number), "llamaduo.review", "auto")
         return True
 
-    def champion(self) -> Adapter | None:
-        """The adapter of the version that is served, on this machine; None where there is no champion.
+    @cached_property
+    def champion(self) -> tuple[int, Adapter] | None:
+        """The version that is served and its adapter, on this machine; None where there is no champion.
+
+        It is looked for once: a champion that changes while a run goes on is not that run's.
 
         Raises:
-            DataError: the champion was not made by llamaduo.
+            DataError: the champion is not to be had, or was not made by llamaduo.
         """
         name = self._project.registered_model
         number = self.alias(name, "champion")
@@ -97,7 +106,7 @@ class Registry:
         folder = fetch(name, number)
         package = json.loads((folder / "package.json").read_text())
         evidence = json.loads((folder / "evidence.json").read_text())
-        return Adapter(
+        return number, Adapter(
             path=str(folder / "adapter"),
             digest=str(evidence["adapter"]["digest"]),
             base_model=package["base_model"],
@@ -122,6 +131,7 @@ class Registry:
         return {
             "llamaduo.task": self._project.task,
             "llamaduo.fingerprint": self._project.fingerprint,
+            "llamaduo.alignment": self._alignment,
             "llamaduo.adapter": adapter.digest,
             "llamaduo.base_model": adapter.base_model,
             "llamaduo.judge": self._project.service_llm.judge.model,
@@ -131,7 +141,7 @@ class Registry:
 
     def _find(self, name: str, tags: dict[str, str]) -> Version | None:
         for found in self._client.search_model_versions(f"name = '{name}'"):
-            if all(found.tags.get(key) == tags[key] for key in ("llamaduo.adapter", "llamaduo.fingerprint")):
+            if all(found.tags.get(key) == tags[key] for key in SAME):
                 return Version(name, int(found.version), str(found.run_id))
         return None
 

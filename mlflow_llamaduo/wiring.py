@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from mlflow_llamaduo.asking import PAID, Say, Where, title
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.records import digest
-from mlflow_llamaduo.core.rounds import stop_reason
+from mlflow_llamaduo.core.records import Response, digest
+from mlflow_llamaduo.core.rounds import State, stop_reason
 from mlflow_llamaduo.coverage.gathered import Gathered, told
 from mlflow_llamaduo.desk import Desk
 from mlflow_llamaduo.journal import HOME, Journal
@@ -75,14 +75,21 @@ def stages(project: Project, gathered: Gathered, journal: Journal, prompts: Prom
         tracker = Tracker(
             project, gathered, journal, prompts, lambda where: _spent_usd(store, journal.fingerprint, where)
         )
-        registry = Registry(project)
+        registry = Registry(project, journal.fingerprint)
         desk = Desk(project, journal, base, store, tracker, prompts, say, cleanup)
         jury = Jury(project, journal, prompts, desk.llm, say)
+
+        def baseline(name: str, state: State) -> tuple[Response, ...]:
+            champion = registry.champion if name == "champion" else None
+            return desk.baseline(name, state, champion[1] if champion else None)
+
+        if "champion" in project.baseline_names and registry.champion:  # one that is no good is told before all else
+            say(f"champion: version {registry.champion[0]} of {project.registered_model}")
         yield Stages(
             collect=lambda: gathered.parts,
             finetune=desk.finetune,
             infer=desk.infer,
-            baseline=lambda name, state: desk.baseline(name, state, registry.champion),
+            baseline=baseline,
             judge=jury.judge,
             judge_by_others=jury.judge_by_others,
             compare=jury.compare,

@@ -1,7 +1,7 @@
 """The gate as it is configured: figures with their least values, in duo.yaml or on the command line."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -63,14 +63,16 @@ def _form(value: Any) -> Any:
         raise ValueError("expected a number, or figures with their least values")
     if not value:
         raise ValueError("a gate without rules would pass everything or nothing; leave it out for the default one")
-    if "rules" in value and set(value) <= {*SETTINGS, "rules"}:  # as it is written into config.json
-        return value
+    if isinstance(value.get("rules"), Mapping) and set(value) <= {*SETTINGS, "rules"}:  # as config.json has it
+        value = {**{name: value[name] for name in SETTINGS if name in value}, **value["rules"]}
     return _section({**DEFAULT, **value} if set(value) <= set(SETTINGS) else value)  # `{by: mean}` is of the default
 
 
 def _section(value: Mapping[Any, Any]) -> dict[str, Any]:
     """Settings and rules apart; all that is wrong with the rules is told."""
     by = value.get("by", Gate.model_fields["by"].default)
+    if by not in get_args(By):
+        raise ValueError(f"by: {by!r} is neither {' nor '.join(get_args(By))}")
     rules: dict[str, Any] = {}
     problems: list[str] = []
     for name in [name for name in value if name not in SETTINGS]:
@@ -95,7 +97,9 @@ def _typed(text: str) -> Any:
 def _rule(name: str, least: Any, by: str) -> dict[str, Any]:
     given = dict(least) if isinstance(least, Mapping) else {"at_least": least}
     if unknown := set(given) - {"at_least", "by"}:
-        raise ValueError(f"{name}: {', '.join(sorted(unknown))}: a rule has at_least and by")
+        raise ValueError(f"{name}: {', '.join(sorted(map(str, unknown)))}: a rule has at_least and by")
+    if given.get("by", by) not in get_args(By):
+        raise ValueError(f"{name}: by: {given['by']!r} is neither {' nor '.join(get_args(By))}")
     try:
         kind = Figure.read(name).kind
     except ValueError as error:

@@ -139,6 +139,8 @@ def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, 
     for section, key in (("coverage", "source"), ("", "gate")):
         above, below = (sources[file].get(section) if section else sources[file] for file in (duo, profile_file))
         if isinstance(above, dict) and isinstance(below, dict) and key in above:
+            if key == "gate" and not _whole(above[key]):  # settings alone are about the profile's rules
+                above[key] = {**(below.get(key) or {}), **above[key]}
             below.pop(key, None)
     path = profile_file.with_suffix("").as_posix()
     name = next((name for name in own if path == name or path.endswith(f"/{name}")), None)

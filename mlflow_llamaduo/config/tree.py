@@ -61,12 +61,15 @@ class Project(Section):
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
-        """The models that rounds are compared with, in the order in which they are measured."""
+        """The models that rounds are compared with, in the order in which they are measured.
+
+        The service LLM comes first: the others are matched with it, and a key that is refused costs no inference.
+        """
         asked = {"base"} | needed(self.gate)[0]
         asked |= {"few_shot"} if self.baselines.few_shot else set()
         asked |= {"service_llm"} if self.baselines.service_llm else set()
         asked |= {name for name in self.opponents if name != "reference"}
-        return tuple(name for name in BASELINES if name in asked)
+        return tuple(sorted(asked, key=("service_llm", *BASELINES).index))
 
     @property
     def gated_baselines(self) -> frozenset[str]:

@@ -36,6 +36,10 @@ OPPONENTS = ("reference", "service_llm", "champion")
 FEWEST_IN_A_SLICE = 5
 """Prompts of a slice that is held against the gate: fewer say nothing."""
 
+LEAST_COMMON = 0.95
+"""Share of the candidate's prompts that a model it is compared with must have verdicts on, and of its duels that must
+have an outcome: what a judge leaves out is not left out by chance."""
+
 _FIGURE = re.compile(
     r"(?P<score>precision|similarity)_"
     r"(?:(?P<kind>mean|perf_matching|worst_slice)|coverage_(?P<threshold>\d{1,2}|100)|over_(?P<baseline>\w+))"
@@ -196,7 +200,7 @@ def _result(rule: GateRule, card: Scorecard, against: Against) -> RuleResult:
         share = card.judged_share
         found: Measured | Absent = Measured(Estimate(share, share, share, 0.0, card.prompts))
     elif figure.kind == "win_rate":
-        found = _win_rate(figure.other, against)
+        found = _win_rate(figure.other, card, against)
     else:
         found = _measured(figure, card.table, against)
     if isinstance(found, Absent):
@@ -227,10 +231,13 @@ def _beside(figure: Figure, table: Table, against: Against) -> Measured | Absent
         return Absent("there is no champion yet", passes=True)
     if other is None:
         raise ValueError(f"the gate asks for {figure.kind} beside {figure.other}, which has no scorecard")
-    common = [prompt for prompt in table.prompts if prompt in set(other.table.prompts)]
-    if not common:
-        return Absent(f"{figure.other} and candidate have no judged prompt in common")
+    judged = set(other.table.prompts)
+    common = [prompt for prompt in table.prompts if prompt in judged]
+    if len(common) < LEAST_COMMON * len(table.prompts):  # what is missing may be what the candidate fails at
+        return Absent(f"only {len(common)} of {len(table.prompts)} prompts have a verdict on {figure.other} too")
     own, its = table.on(figure.score, common), other.table.on(figure.score, common)
+    if figure.kind == "perf_matching" and not its.mean() > 0:
+        return Absent(f"{figure.other} scores 0 itself: there is nothing to match")
     apart = len(set(table.prompts) | set(other.table.prompts)) - len(common)
     note = f"on {len(common)} prompts; {apart} are judged for one of the two only" if apart else ""
     make: Callable[[Floats, Floats], Estimate] = of_ratio if figure.kind == "perf_matching" else _difference
@@ -243,8 +250,7 @@ def _difference(own: Floats, its: Floats) -> Estimate:
 
 def _worst_slice(score: str, table: Table) -> Measured | Absent:
     """The least mean over the slices, and the least bounds."""
-    parts = {name: table.part(name) for name in table.names}
-    held = {name: part.mean(score) for name, part in parts.items() if len(part.prompts) >= FEWEST_IN_A_SLICE}
+    held = {name: table.part(name).mean(score) for name in table.names if table.size(name) >= FEWEST_IN_A_SLICE}
     if not held:
         return Measured(table.mean(score), f"no slice has {FEWEST_IN_A_SLICE} prompts: all of them")
     values, lows, highs = (np.array([getattr(e, part) for e in held.values()]) for part in ("value", "low", "high"))
@@ -258,21 +264,27 @@ def _worst_slice(score: str, table: Table) -> Measured | Absent:
     )
 
 
-def _win_rate(opponent: str, against: Against) -> Measured | Absent:
+def _win_rate(opponent: str, card: Scorecard, against: Against) -> Measured | Absent:
     duels = against.duels.get(opponent)
     if duels is None and opponent == "champion":
         return Absent("there is no champion yet", passes=True)
     if duels is None:
         raise ValueError(f"the gate asks for the win rate over {opponent}, and nothing was compared")
-    if not duels.points:
-        return Absent(f"no comparison with {opponent} has an outcome")
-    return Measured(win_rate(duels), f"{duels.flip_rate or 0:.0f} % flips")
+    if duels.judged < LEAST_COMMON * (duels.judged + duels.unjudged) or not duels.points:
+        return Absent(f"only {duels.judged} of {duels.judged + duels.unjudged} pairs with {opponent} have an outcome")
+    return Measured(win_rate(duels, card), f"{duels.flip_rate or 0:.0f} % flips")
 
 
-def win_rate(duels: Duels) -> Estimate:
-    """Mean points over prompts: 100 for a win, 50 for a tie or a flip."""
+def win_rate(duels: Duels, card: Scorecard) -> Estimate:
+    """Mean points over prompts: 100 for a win, 50 for a tie or a flip; from 0 prompts where no pair has an outcome.
+
+    Args:
+        duels: what became of the pairs.
+        card: the candidate's scores: they say how many of its answers are evidence of their own.
+    """
     points = np.array([points for _, points in duels.points])
-    return of_scores(points, duels.wins + duels.ties + duels.losses + duels.flips) if len(points) else NOTHING
+    own = int(card.table.own.sum()) or duels.judged
+    return of_scores(points, min(duels.judged, own)) if len(points) else NOTHING
 
 
 def _finite(number: Any) -> float | None:

@@ -21,6 +21,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 TAIL = 0.025
+FLAT = 1e-9
+"""A standard deviation that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,18 @@ def of_scores(values: Floats, responses: int) -> Estimate:
 
 
 def of_differences(values: Floats) -> Estimate:
-    """The mean of paired differences, one a prompt on the last axis, in points; unbounded for a single prompt."""
+    """The mean of paired differences, one a prompt on the last axis, in points; unbounded for a single prompt.
+
+    Differences that are all the same say nothing of their spread: see `_unseen`.
+    """
     from scipy import stats
 
     prompts = values.shape[-1]
     mean, spread = _moments(values)
     if prompts < 2:
         return _plain(mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf), spread, prompts)
-    half = stats.t.isf(TAIL, prompts - 1) * stats.sem(values, axis=-1)
+    half = stats.t.isf(TAIL, prompts - 1) * spread / np.sqrt(prompts)
+    half = np.where(spread > FLAT, half, _unseen(prompts))
     return _plain(mean, mean - half, mean + half, spread, prompts)
 
 
@@ -102,10 +108,19 @@ def of_ratio(numerator: Floats, denominator: Floats) -> Estimate:
         b = up * down - t2 * _covariance(numerator, denominator)
         c = up**2 - t2 * _covariance(numerator, numerator)
         root = np.sqrt(np.maximum(b**2 - a * c, 0.0))
-        bounded = (a > 0) & (down > 0)
-        low = np.where(bounded, (b - root) / a, 0.0)
-        high = np.where(bounded, (b + root) / a, np.inf)
+        bounded, flat = (a > 0) & (down > 0), _unseen(prompts) / down
+        low = np.where(bounded, np.where(spread > FLAT, (b - root) / a, ratio - flat), 0.0)
+        high = np.where(bounded, np.where(spread > FLAT, (b + root) / a, ratio + flat), np.inf)
     return _plain(100 * ratio, 100 * np.maximum(low, 0.0), 100 * high, spread, prompts)
+
+
+def _unseen(prompts: int) -> float:
+    """Points by which a mean may be off that no prompt of the sample differs from.
+
+    Prompts that are otherwise, by 100 points at most, may be so many (the exact bound of a share of which none was
+    seen) and be missed all the same. Without it two models that are the same would surely be no worse than another.
+    """
+    return float(100 * (1 - TAIL ** (1 / prompts)))
 
 
 def _plain(value: Floats, low: Floats, high: Floats, spread: Floats, prompts: int) -> Estimate:

@@ -53,6 +53,11 @@ class Duels:
     first_preference: float | None
     points: tuple[tuple[str, float], ...]
 
+    @property
+    def judged(self) -> int:
+        """Duels with an outcome."""
+        return self.wins + self.ties + self.losses + self.flips
+
 
 def duels(comparisons: Iterable[Comparison]) -> tuple[Duel, ...]:
     """One duel for each response, in the order of the ids. An order that was never asked is one without an outcome.

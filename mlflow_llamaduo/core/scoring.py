@@ -5,9 +5,9 @@ section 4.1). Figures are means over *prompts* of the mean over a prompt's respo
 responses that is the paper's mean over responses, and where some are unjudged no prompt counts for more than another.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -50,11 +50,13 @@ class Scorecard:
     judgings: int
     unjudged: int
     scored: tuple[Scored, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Prompts of each slice, those without a verdict included."""
 
     @cached_property
     def table(self) -> "Table":
         """The scores as arrays."""
-        return Table.of(self.scored)
+        return replace(Table.of(self.scored), sizes=self.sizes)
 
     @property
     def judged_share(self) -> float:
@@ -104,6 +106,11 @@ class Table:
     slices: tuple[tuple[str, ...], ...]
     own: npt.NDArray[np.bool_]
     """Whether a response is evidence of its own."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def size(self, name: str) -> int:
+        """Prompts of a slice."""
+        return max(self.sizes.get(name, 0), len(self.part(name).prompts))
 
     @staticmethod
     def of(rows: Iterable[Scored]) -> "Table":
@@ -183,7 +190,7 @@ def score(judgements: Iterable[Judgement], responses: Iterable[Response] = ()) -
         if isinstance(judgement, Verdict):
             verdicts[judgement.response_id].append(judgement)
     responses = tuple(responses)
-    slices, repeated = slices_of(responses), _repeated(responses)
+    slices, repeated = slices_of(responses), _repeated(r for r in responses if r.id in verdicts)
     return Scorecard(
         judge=next(iter(judges), ""),
         prompts=len({prompt_of(j.response_id) for j in judgements}),
@@ -201,6 +208,7 @@ def score(judgements: Iterable[Judgement], responses: Iterable[Response] = ()) -
             )
             for response_id, own in sorted(verdicts.items())
         ),
+        sizes=dict(Counter(name for names in slices.values() for name in names)),
     )
 
 

@@ -1,5 +1,6 @@
 """A round in figures, under the names that other programs rely on."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -17,12 +18,12 @@ def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_
     metrics = {
         **{f"judge/{name}": value for name, value in card_metrics(finished.scorecard, project).items()},
         **{
-            f"judges/{card.judge}/{name}": value
+            f"judges/{_plain(card.judge)}/{name}": value
             for card in finished.others
             for name, value in card_metrics(card, project).items()
         },
         **{f"reference/{name}": value for name, value in finished.reference.items()},
-        **_duels(finished.duels),
+        **_duels(finished.duels, finished.scorecard),
         "judge/unjudged": float(finished.scorecard.unjudged),
         "judge/calls_saved": float(finished.calls_saved),
         "train/loss": adapter.train_loss,
@@ -73,10 +74,17 @@ def matching_metrics(card: Scorecard, service_llm: Scorecard | None, project: Pr
     }
 
 
-def _duels(duels: Iterable[Duels]) -> dict[str, float]:
+def _plain(name: str) -> str:
+    """A model's name as MLflow takes it for a metric: Vertex has claude-sonnet-4@20250514."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def _duels(duels: Iterable[Duels], card: Scorecard) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for each in duels:
-        rate = win_rate(each)
+        if not each.points:
+            continue
+        rate = win_rate(each, card)
         found = {"win_rate": rate.value, "win_rate_low": rate.low, "win_rate_high": rate.high}
         found |= {"flip_rate": each.flip_rate, "first_preference": each.first_preference, "unjudged": each.unjudged}
         metrics |= {f"pairwise/{each.opponent}/{k}": float(v) for k, v in found.items() if v is not None}

@@ -89,9 +89,17 @@ class Tracker:
         """Dollars paid to the service LLM for a round."""
         return self._spent_usd(number)
 
-    def baseline(self, name: str, card: Scorecard, judged: Judged, state: State) -> None:
-        """A baseline's scores, on the parent run; with the first one, the base model's, the datasets."""
-        if name == "base":
+    def baseline(self, name: str, called: str, card: Scorecard, judged: Judged, state: State) -> None:
+        """A baseline's scores, on the parent run; with the first one the datasets.
+
+        Args:
+            name: that of its metrics.
+            called: that of its tables and traces; the champion's has its version.
+            card: its scorecard.
+            judged: its answers, and what was said of them.
+            state: what is known before.
+        """
+        if not state.baselines:
             for side, pairs in (("train", state.train), ("dev", state.dev), ("test", state.test)):
                 self.log_input(pairs, side)
             self._coverage()
@@ -101,9 +109,9 @@ class Tracker:
         matching = matching_metrics(card, service_llm, self._project)
         metrics |= {f"baseline/{name}_{figure}": value for figure, value in matching.items()}
         mlflow.log_metrics({**metrics, f"baseline/{name}_usd": self._spent_usd(name)}, step=0)
-        self.log_table(responses_table(judged.responses), f"baseline/{name}_responses.json")
-        self.log_table(verdicts_table(judged.judgements), f"baseline/{name}_verdicts.json")
-        self.log_judged(judged, self.run_id, {"llamaduo.baseline": name})
+        self.log_table(responses_table(judged.responses), f"baseline/{called}_responses.json")
+        self.log_table(verdicts_table(judged.judgements), f"baseline/{called}_verdicts.json")
+        self.log_judged(judged, self.run_id, {"llamaduo.baseline": called})
 
     @contextmanager
     def round(self, number: int) -> Iterator["RoundLog"]:

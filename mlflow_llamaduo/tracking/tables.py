@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlflow_llamaduo.core.gate import BASELINES
 from mlflow_llamaduo.core.interval import Estimate
 from mlflow_llamaduo.core.records import Comparison, Grown, Judgement, Pair, Response, Verdict
 from mlflow_llamaduo.core.rounds import Round, State
@@ -65,7 +66,7 @@ def summary(state: State) -> str:
     """
     service_llm = state.baselines.get("service_llm")
     rows: list[tuple[str, ...]] = [HEADER]
-    for name, card in state.baselines.items():
+    for name, card in sorted(state.baselines.items(), key=lambda known: BASELINES.index(known[0])):
         rows.append((name, *_scores(card, service_llm), "", "", ""))
     rows += [_round_row(r, service_llm) for r in state.rounds]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]

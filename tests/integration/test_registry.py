@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.core.gate import Against
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet
+from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.evidence import evidence_of
 from mlflow_llamaduo.registry import Registry
 from tests.unit.builders import card, decision, scores
@@ -53,26 +54,26 @@ def aliases() -> dict[str, int]:
 
 
 def test_a_version_that_failed_is_registered_and_gets_no_alias(project: Project, tmp_path: Path) -> None:
-    assert register(Registry(project), adapter(tmp_path, "a"), passed=False) == 1
+    assert register(Registry(project, "one"), adapter(tmp_path, "a"), passed=False) == 1
     assert aliases() == {}
 
 
 def test_a_new_champion_leaves_the_old_one_as_previous(project: Project, tmp_path: Path) -> None:
-    registry = Registry(project)
+    registry = Registry(project, "one")
     register(registry, adapter(tmp_path, "a"), passed=True)
     register(registry, adapter(tmp_path, "b"), passed=True)
     assert aliases() == {"challenger": 2, "champion": 2, "previous": 1}
 
 
 def test_registering_and_promoting_again_changes_nothing(project: Project, tmp_path: Path) -> None:
-    registry = Registry(project)
+    registry = Registry(project, "one")
     trained = adapter(tmp_path, "a")
     assert [register(registry, trained, passed=True) for _ in range(2)] == [1, 1]
     assert aliases() == {"challenger": 1, "champion": 1}
 
 
 def test_under_review_a_version_that_passed_waits_for_a_person(project: Project, tmp_path: Path) -> None:
-    registry = Registry(project.model_copy(update={"promotion": "review"}))
+    registry = Registry(project.model_copy(update={"promotion": "review"}), "one")
     register(registry, adapter(tmp_path, "a"), passed=True)
     assert aliases() == {"challenger": 1}
     version = MlflowClient().get_model_version("llamaduo-closed_qa", "1")
@@ -80,7 +81,7 @@ def test_under_review_a_version_that_passed_waits_for_a_person(project: Project,
 
 
 def test_the_evidence_says_what_decided(project: Project, tmp_path: Path) -> None:
-    register(Registry(project), adapter(tmp_path, "a"), passed=True)
+    register(Registry(project, "one"), adapter(tmp_path, "a"), passed=True)
     folder = Path(mlflow.artifacts.download_artifacts("models:/llamaduo-closed_qa/1", dst_path=str(tmp_path / "got")))
     (file,) = folder.rglob("evidence.json")
     evidence = mlflow.artifacts.load_dict(str(file))
@@ -99,13 +100,13 @@ def test_the_evidence_says_what_decided(project: Project, tmp_path: Path) -> Non
 
 
 def test_the_champion_is_its_adapter_on_this_machine(project: Project, tmp_path: Path) -> None:
-    registry = Registry(project)
-    assert registry.champion() is None
-    register(registry, adapter(tmp_path, "a"), passed=True)
-    found = registry.champion()
+    assert Registry(project, "one").champion is None
+    register(Registry(project, "one"), adapter(tmp_path, "a"), passed=True)
+    champion = Registry(project, "one").champion
 
-    assert found is not None
-    assert (found.digest, found.base_model, found.base_digest) == ("a", "team/small", "base")
+    assert champion is not None
+    number, found = champion
+    assert (number, found.digest, found.base_model, found.base_digest) == (1, "a", "team/small", "base")
     assert (Path(found.path) / "adapter_model.safetensors").read_bytes() == b"a"
 
 
@@ -117,3 +118,27 @@ def test_evidence_is_json_whatever_was_measured(project: Project, tmp_path: Path
 
     assert evidence["adapter"]["train_loss"] is None
     assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence
+
+
+def test_another_alignment_with_the_same_adapter_has_a_version_and_evidence_of_its_own(
+    project: Project, tmp_path: Path
+) -> None:
+    """Another judge prompt: the configuration is the same, the judging is not."""
+    trained = adapter(tmp_path, "a")
+    first = register(Registry(project, "one"), trained, passed=False)
+    second = register(Registry(project, "two"), trained, passed=True)
+
+    assert (first, second) == (1, 2)
+    tags = MlflowClient().get_model_version("llamaduo-closed_qa", "2").tags
+    assert tags["llamaduo.decision"].startswith("passed")
+
+
+def test_a_champion_whose_files_are_gone_or_strange_is_one_line_with_the_way_out(
+    project: Project, tmp_path: Path
+) -> None:
+    register(Registry(project, "one"), adapter(tmp_path, "a"), passed=True)
+    for file in (tmp_path / "mlruns").rglob("evidence.json"):
+        file.unlink()
+
+    with pytest.raises(DataError, match="not made by llamaduo; take the alias champion from it"):
+        _ = Registry(project, "one").champion

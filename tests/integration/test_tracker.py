@@ -98,12 +98,12 @@ def recorded(journal: Journal) -> Tracker:
     state = State(NOTHING, NOTHING, NOTHING)
     with tracker.alignment():
         for name, value in (("base", 40.0), ("service_llm", 80.0)):
-            tracker.baseline(name, card(value, value), judged(name), state)
+            tracker.baseline(name, name, card(value, value), judged(name), state)
             state = state.with_baseline(name, card(value, value))
         with tracker.round(0) as log:
             duels = (tally(judged().comparisons),)
             finished = replace(round_(0, 60.0), duels=duels, calls_saved=7, reference={"exact_match": 12.5})
-            others = replace(finished, others=(card(50, judge="acme/judge"),))
+            others = replace(finished, others=(card(50, judge="acme/judge@2"),))
             log.record(others, state.baselines, adapter(), NOTHING, Grown((), ()), judged())
     return tracker
 
@@ -118,7 +118,7 @@ def test_baselines_and_a_round_are_in_metrics_by_name(journal: Journal) -> None:
         "baseline/service_llm_perf_matching/similarity_mean": 100,
         "judge/precision_mean": 60,
         "judge/calls_saved": 7,
-        "judges/acme/judge/precision_mean": 50,
+        "judges/acme/judge_2/precision_mean": 50,
         "perf_matching/precision_mean": 75,
         "pairwise/reference/win_rate": 100,
         "reference/exact_match": 12.5,

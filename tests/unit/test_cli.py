@@ -137,7 +137,7 @@ def test_a_value_keeps_its_underscores() -> None:
     assert "task closed_qa" in llamaduo("plan", "--task", "closed_qa").stdout
 
 
-BASELINES = [("base:", "judge"), ("few_shot:", "judge"), ("service_llm:", "answer"), ("service_llm:", "judge")]
+BASELINES = [("service_llm:", "answer"), ("service_llm:", "judge"), ("base:", "judge"), ("few_shot:", "judge")]
 
 
 def test_a_plan_costs_nothing_and_says_what_a_run_would(clone: Path) -> None:

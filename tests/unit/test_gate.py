@@ -99,11 +99,33 @@ def test_over_base_is_in_points_of_the_mean(base: float, passed: bool) -> None:
 
 def test_differences_are_paired_by_prompt() -> None:
     """Both models are uneven over the prompts; that they are so on the same ones makes the difference certain."""
-    better = {prompt: [value + 2 for value in own] for prompt, own in UNEVEN.items()}
-    result = one(scores(better), "precision_over_champion", 1, beside(champion=scores(UNEVEN)), by="lower_bound")
+    better = {prompt: [value + 3 + n / 9 for value in own] for n, (prompt, own) in enumerate(UNEVEN.items())}
+    result = one(scores(better), "precision_over_champion", 2, beside(champion=scores(UNEVEN)), by="lower_bound")
 
     assert result.passed
-    assert result.results[0].low == pytest.approx(2)
+
+
+def test_two_models_that_are_the_same_are_not_surely_no_worse_than_each_other() -> None:
+    """Differences that are all 0 say nothing of what other prompts would bring."""
+    same = one(scores(UNEVEN), "precision_over_base", 0, beside(base=scores(UNEVEN)), by="lower_bound")
+
+    assert not same.passed
+    assert one(scores(UNEVEN), "precision_over_base", 0, beside(base=scores(UNEVEN))).passed
+
+
+def test_a_ratio_that_is_the_same_on_all_of_a_few_prompts_is_not_certain() -> None:
+    result = one(
+        card(91, 91, 2), "precision_perf_matching", 90, beside(service_llm=card(100, 100, 2)), by="lower_bound"
+    )
+
+    assert not result.passed
+
+
+def test_beside_a_service_llm_that_scores_0_there_is_nothing_to_match() -> None:
+    result = one(card(0, 0), "precision_perf_matching", 90, beside(service_llm=card(0, 0)))
+
+    assert not result.passed
+    assert "scores 0 itself" in str(result)
 
 
 def test_perf_matching_is_the_ratio_of_the_means_with_its_bounds() -> None:
@@ -115,12 +137,36 @@ def test_perf_matching_is_the_ratio_of_the_means_with_its_bounds() -> None:
 
 
 def test_prompts_that_only_one_of_the_two_has_a_verdict_on_are_left_out_and_told() -> None:
-    base = scores({"p0": [50.0], "p1": [50.0], "p2": [50.0], "other": [0.0]})
-    result = one(scores(UNEVEN), "precision_over_base", 0, beside(base=base)).results[0]
+    many = scores({f"p{n:02d}": [80.0] for n in range(40)})
+    base = scores({**{f"p{n:02d}": [50.0] for n in range(39)}, "other": [0.0]})
+    result = one(many, "precision_over_base", 0, beside(base=base)).results[0]
 
-    assert result.prompts == 3
-    assert result.value == pytest.approx((85 + 85 + 67.5) / 3 - 50)
-    assert "3 are judged for one of the two only" in result.note
+    assert (result.prompts, result.value) == (39, 30)
+    assert "2 are judged for one of the two only" in result.note
+
+
+def test_a_baseline_that_many_prompts_have_no_verdict_on_is_nothing_to_be_held_against() -> None:
+    """What is missing may be just what the candidate fails at."""
+    result = one(card(80, 80, 24), "precision_perf_matching", 10, beside(service_llm=card(90, 90, 13)))
+
+    assert not result.passed
+    assert "only 13 of 24 prompts have a verdict on service_llm too" in str(result)
+
+
+def test_pairs_that_mostly_have_no_outcome_are_no_win_rate() -> None:
+    won = replace(duels({"p0": 100.0}), unjudged=95)
+
+    assert not one(card(), "win_rate_over_reference", 40, Against(duels={"reference": won})).passed
+
+
+def test_equal_answers_are_one_win_and_not_k() -> None:
+    """Four times the same answer to each of 15 prompts, all won: as sure as 15 wins."""
+    points = {f"p{n}": 100.0 for n in range(15)}
+    k_times = replace(duels(points), wins=60)
+    again = scores({prompt: [90.0] for prompt in points})
+    own, other = (win_rate(each, again) for each in (duels(points), k_times))
+
+    assert own.low == other.low
 
 
 def test_a_baseline_without_a_verdict_is_no_zero_to_gain_on() -> None:
@@ -178,7 +224,7 @@ def test_the_win_rate_is_over_prompts_and_needs_its_duels() -> None:
     result = one(card(), "win_rate_over_reference", 60, against).results[0]
 
     assert (result.value, result.prompts, result.passed) == (75, 3, True)
-    assert result.low == win_rate(against.duels["reference"]).low
+    assert result.low == win_rate(against.duels["reference"], card()).low
 
 
 def test_judged_share_is_the_share_of_the_judgings() -> None:

@@ -128,7 +128,12 @@ class _Registry:
         self.world.registered.append((len(train), decision.passed))
         return Version("llamaduo-test", number + 1, run_id)
 
+    @property
+    def champion(self) -> tuple[int, Adapter] | None:
+        return None if self.world.champion is None else (7, adapter("champion"))
+
     def promote(self, version: Version) -> bool:
+        self.world.do("promote", version.number - 1)
         self.world.promoted.append(version)
         return True
 
@@ -137,12 +142,14 @@ class _Registry:
 class _Tracker:
     world: World
 
-    def baseline(self, name: str, card: Scorecard, judged: Any, state: Any) -> None:
+    def baseline(self, name: str, called: str, card: Scorecard, judged: Any, state: Any) -> None:
+        assert called == ("champion-7" if name == "champion" else name)
         self.world.baselines[name] = card.precision.value
 
     @contextmanager
     def round(self, number: int) -> Iterator[Any]:
         def record(finished: Round, *_: Any) -> None:
+            self.world.do("record", number)
             self.world.recorded.append(finished)
 
         yield SimpleNamespace(run_id=f"run{number}", record=record)
@@ -165,8 +172,16 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path, "f")
 
 
-ROUND_0 = [("finetune", 0), ("infer", 0), ("judge", 0), ("register", 0)]
-ROUND_1 = [("steer", 0), ("synthesize", 1), ("finetune", 1), ("infer", 1), ("judge", 1), ("register", 1)]
+ROUND_0 = [("finetune", 0), ("infer", 0), ("judge", 0), ("register", 0), ("record", 0)]
+ROUND_1 = [
+    ("steer", 0),
+    ("synthesize", 1),
+    ("finetune", 1),
+    ("infer", 1),
+    ("judge", 1),
+    ("register", 1),
+    ("record", 1),
+]
 
 
 def test_a_model_that_passes_is_promoted_and_the_loop_stops(journal: Journal) -> None:
@@ -174,7 +189,14 @@ def test_a_model_that_passes_is_promoted_and_the_loop_stops(journal: Journal) ->
     outcome = world.align(journal)
 
     assert outcome.stop == "passed"
-    assert world.done == [("collect", "base"), ("infer", "base"), ("judge", "base"), *ROUND_0, *ROUND_1]
+    assert world.done == [
+        ("collect", "base"),
+        ("infer", "base"),
+        ("judge", "base"),
+        *ROUND_0,
+        *ROUND_1,
+        ("promote", 1),
+    ]
     assert world.promoted == [Version("llamaduo-test", 2, "run1")]
     assert world.registered == [(6, False), (10, True)]
 
@@ -194,7 +216,7 @@ def test_a_model_that_never_passes_ends_at_the_round_limit_with_no_synthesis_aft
 
     assert (outcome.stop, outcome.state.number) == ("rounds", 3)
     assert [number for stage, number in world.done if stage == "synthesize"] == [1, 2]
-    assert world.done[-1] == ("register", 2)
+    assert world.done[-1] == ("record", 2)
     assert world.promoted == []
 
 
@@ -231,7 +253,7 @@ def test_every_model_answers_the_same_test_prompts_the_base_model_first(journal:
 
 def test_the_gate_may_ask_for_a_gain_over_the_base_model(tmp_path: Path) -> None:
     def outcome(gain: float) -> str:
-        asked = project(gate={"precision_over_base": gain}, limits={"rounds": 1})
+        asked = project(gate={"precision_over_base": gain, "by": "mean"}, limits={"rounds": 1})
         return align(asked, World([60]).stages(), Journal(tmp_path, f"{gain}")).stop
 
     assert (outcome(20), outcome(21)) == ("passed", "rounds")
@@ -252,7 +274,7 @@ DEFAULT = {"by": "lower_bound"}
 def test_the_default_gate_measures_base_few_shot_service_llm_and_champion_in_this_order(tmp_path: Path) -> None:
     world = measured(DEFAULT, champion=55, folder=tmp_path)
 
-    assert list(world.baselines) == ["base", "few_shot", "service_llm", "champion"]
+    assert list(world.baselines) == ["service_llm", "base", "few_shot", "champion"]
     assert [where for stage, where in world.done if stage == "judge"] == [*world.baselines, 0]
 
 
@@ -277,13 +299,10 @@ def test_only_a_rounds_judging_may_stop_when_it_is_settled(tmp_path: Path) -> No
 
 
 def test_the_champion_is_measured_anew_when_a_run_goes_on_and_the_others_are_not(tmp_path: Path) -> None:
-    first, again = World([60], champion=55), World([60], champion=58)
-    asked = project(gate=DEFAULT, limits={"rounds": 1})
+    again = World([60, 60], champion=58)
     journal = Journal(tmp_path, "f")
-    with pytest.raises(KeyboardInterrupt):
-        align(asked, World([60], champion=50, killed={("register", 0)}).stages(), journal)
-    assert align(asked, first.stages(), journal).stop == "rounds"
-    outcome = align(asked, again.stages(), journal)
+    align(project(gate=DEFAULT, limits={"rounds": 1}), World([60], champion=50).stages(), journal)
+    outcome = align(project(gate=DEFAULT, limits={"rounds": 2}), again.stages(), journal)
 
     assert list(again.baselines) == ["champion"]
     assert outcome.state.baselines["champion"].precision.value == 58
@@ -362,12 +381,26 @@ def test_a_run_that_died_goes_on_with_its_unfinished_round_and_repeats_no_other(
     assert [r.scorecard for r in outcome.state.rounds] == [r.scorecard for r in whole.state.rounds]
 
 
+@pytest.mark.parametrize("call", [("record", 0), ("promote", 0)])
+def test_a_run_that_died_after_its_gate_was_passed_is_not_held_against_its_own_version(
+    journal: Journal, call: Call
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        World([80], killed={call}).align(journal)
+    again = World([80])
+    outcome = again.align(journal)
+
+    assert (outcome.stop, outcome.state.number) == ("passed", 1)
+    assert again.promoted == [Version("llamaduo-test", 1, "run0")]
+    assert "champion" not in again.baselines
+
+
 def test_a_finished_alignment_does_nothing_more(journal: Journal) -> None:
     World([80]).align(journal)
     again = World([80])
 
     assert again.align(journal).stop == "passed"
-    assert again.done == []
+    assert again.done == [("promote", 0)]  # which may be repeated
 
 
 def test_a_higher_round_limit_goes_on_from_where_the_lower_one_stopped(journal: Journal) -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from mlflow_llamaduo.core.rounds import Split
@@ -23,6 +25,11 @@ def split(test: int = 2) -> Split:
     return Split(pairs(20), pairs(2, "dev"), pairs(test, "test"))
 
 
+def base(*asked: Any) -> Planned:
+    """The judging of the base model."""
+    return next(row for row in plan(*asked) if row.stage == "base: judge")
+
+
 @pytest.mark.parametrize(("prompts", "calls"), [(25, 1000), (16, 640), (15, 600)])
 def test_the_judge_is_called_as_often_as_in_the_paper(prompts: int, calls: int) -> None:
     paper = project(inference={"responses_per_prompt": 4}, judging={"repeats": 10})
@@ -44,7 +51,7 @@ def test_pairs_are_asked_in_both_orders_and_other_judges_beside_the_gates() -> N
     assert [(row.stage, row.model, row.calls) for row in rows] == [
         ("round 0: compare", "offline/judge", 120),
         ("round 0: judge", "offline/judge", 600),
-        ("round 0: judge", "openai/gpt-4o", 600),
+        ("round 0: judge", "openai/gpt-4o", 120),
     ]
 
 
@@ -60,10 +67,10 @@ def test_the_base_model_and_every_round_are_judged_and_every_round_but_the_first
     rows = plan(project(limits={"rounds": 3}), split())
 
     assert [row.stage for row in rows] == [
-        "base: judge",
-        "few_shot: judge",
         "service_llm: answer",
         "service_llm: judge",
+        "base: judge",
+        "few_shot: judge",
         "round 0: judge",
         "round 1: synthesize",
         "round 1: judge",
@@ -88,7 +95,7 @@ def test_each_stage_is_asked_of_its_own_model_and_stand_ins_cost_nothing() -> No
 
 
 def test_dollars_are_tokens_at_the_configured_price() -> None:
-    for row in plan(project(service_llm=PAID), split()):
+    for row in plan(project(service_llm=PAID, judging={"adaptive": False}), split()):
         assert row.input_tokens > 0
         assert row.output_tokens > 0
         assert row.usd.likely == pytest.approx((5 * row.input_tokens + 15 * row.output_tokens) / 1e6)
@@ -96,19 +103,17 @@ def test_dollars_are_tokens_at_the_configured_price() -> None:
 
 
 def test_a_batch_costs_half_and_has_no_minutes() -> None:
-    (one, *_), (half, *_) = (
-        plan(project(service_llm={"judge": {**MODEL, "batch": batch}}), split()) for batch in (False, True)
-    )
+    one, half = (base(project(service_llm={"judge": {**MODEL, "batch": batch}}), split()) for batch in (False, True))
     assert half.usd.likely == pytest.approx(one.usd.likely / 2)
     assert half.minutes is None
 
 
 def test_minutes_are_those_of_the_slowest_limit() -> None:
-    (row, *_) = plan(project(service_llm=PAID), split(25))
+    row = base(project(service_llm=PAID), split(25))
     assert row.minutes == row.calls / 60
-    (row, *_) = plan(project(service_llm={"judge": {**MODEL, "tpm": 1000}}), split(25))
+    row = base(project(service_llm={"judge": {**MODEL, "tpm": 1000}}), split(25))
     assert row.minutes == pytest.approx((row.input_tokens + row.output_tokens) / 1000)
-    (row, *_) = plan(project(service_llm={"judge": {**MODEL, "rpm": 10**6, "concurrency": 1}}), split(25))
+    row = base(project(service_llm={"judge": {**MODEL, "rpm": 10**6, "concurrency": 1}}), split(25))
     assert row.minutes == pytest.approx(row.calls * (FIRST_TOKEN_S + VERDICT_TOKENS / TOKENS_A_SECOND) / 60)
 
 
@@ -116,11 +121,11 @@ def test_what_was_measured_counts_instead_of_what_was_assumed() -> None:
     def seen(model: str, stage: str) -> Typical | None:
         return Typical(100, 10.0, 7.0, 2.0) if (model, stage) == ("openai/gpt-4o", "judge") else None
 
-    (row, *_) = plan(project(service_llm={"judge": {**MODEL, "rpm": None}}), split(25), seen)
+    row = base(project(service_llm={"judge": {**MODEL, "rpm": None}}), split(25), seen)
     assert row.output_tokens == row.calls * 7
     assert row.minutes == pytest.approx(row.calls * 2.0 / 60 / 64)
-    few = plan(project(service_llm=PAID), split(25), lambda model, stage: Typical(3, 10.0, 7.0, 2.0))
-    assert few[0].output_tokens == few[0].calls * VERDICT_TOKENS
+    few = base(project(service_llm=PAID), split(25), lambda model, stage: Typical(3, 10.0, 7.0, 2.0))
+    assert few.output_tokens == few.calls * VERDICT_TOKENS
 
 
 def test_the_least_total_is_that_of_a_run_that_passes_in_round_0() -> None:
