@@ -13,6 +13,7 @@ import click
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.options import flag, project_options, say, yes_option
 from mlflow_llamaduo.stage_commands import STAGES
 
@@ -54,7 +55,7 @@ def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
     from mlflow_llamaduo.tracking.tables import summary
 
     outcome = wiring.run(project, gathered, fresh=fresh, say=say)
-    click.echo("\n" + summary(outcome.state) + "\n")
+    click.echo("\n" + summary(outcome.state, project.judging.thresholds) + "\n")
     if outcome.detail:
         say(outcome.detail)
     click.echo(f"stopped: {outcome.stop}. What to do next:")
@@ -75,7 +76,7 @@ def plan(project: Project) -> None:
     from mlflow_llamaduo.coverage.gathered import told
     from mlflow_llamaduo.plan import plan as planned
     from mlflow_llamaduo.plan import total
-    from mlflow_llamaduo.preflight import collect, missing, same_family
+    from mlflow_llamaduo.preflight import check_judges, collect, missing, same_family
 
     gathered = collect(project)
     parts = gathered.parts
@@ -100,7 +101,7 @@ def plan(project: Project) -> None:
             f"  {row.stage:<20} {row.model:<28} {row.calls:>7} {row.input_tokens:>10} {row.output_tokens:>9} "
             f"{row.usd.low:>8.2f} {row.usd.likely:>8.2f} {row.usd.high:>8.2f} {minutes:>8}"
         )
-    if warning := same_family(project):
+    if (warning := same_family(project)) and not project.gate.forbid_same_family:
         say(warning)
     usd, limits = total(rows), project.limits
     click.echo(
@@ -110,7 +111,12 @@ def plan(project: Project) -> None:
     click.echo(f"minutes: {sum(row.minutes or 0 for row in rows):.1f} of asking, if all rounds are run")
     if usd.likely > limits.ask_above_usd:
         say(f"a run needs --yes: it is likely to cost more than limits.ask_above_usd ({limits.ask_above_usd:g})")
-    for problem in missing(*project.service_llm.models):
+    problems = missing(*project.service_llm.models)
+    try:
+        check_judges(project)
+    except ConfigError as error:
+        problems.append(str(error))
+    for problem in problems:
         say(f"before a run: {problem}")
 
 

@@ -95,7 +95,8 @@ def _called(name: str, stages: Stages) -> str:
 
 def _round(state: State, project: Project, stages: Stages, journal: Journal) -> State:
     number = state.number
-    journal.take_seconds()
+    answers = {name: stages.baseline(name, state) for name in project.opponents if name != "reference"}
+    journal.take_seconds()  # what was taken for the opponents' answers is no part of the round
     with stages.tracker.round(number) as log:
         # Growing opens a round, so that the last one pays for no pairs that nobody trains on.
         grown = _grow(state, stages) if number else Grown((), ())
@@ -103,7 +104,7 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
 
         adapter = stages.finetune(train, state.dev, number)
         responses = stages.infer(adapter, state.test, number)
-        compared = {name: _compare(responses, name, state, stages) for name in project.opponents}
+        compared = {name: _compare(responses, name, answers, number, stages) for name in project.opponents}
         against = Against(state.baselines, {name: tally(own) for name, own in compared.items() if own})
         judgements = stages.judge(responses, number, project.judging.repeats, against)
 
@@ -140,13 +141,15 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
     return state.after(finished, train, adapter)
 
 
-def _compare(responses: Responses, opponent: str, state: State, stages: Stages) -> tuple[Comparison, ...]:
+def _compare(
+    responses: Responses, opponent: str, answers: Mapping[str, Responses], number: int, stages: Stages
+) -> tuple[Comparison, ...]:
     """Each response with the opponent's answer to the same prompt; none where there is no champion."""
     if opponent == "reference":
         texts = {response.id: response.reference for response in responses}
     else:
-        texts = {response.id: response.text for response in stages.baseline(opponent, state)}
-    return stages.compare(responses, opponent, texts, state.number) if texts else ()
+        texts = {response.id: response.text for response in answers[opponent]}
+    return stages.compare(responses, opponent, texts, number) if texts else ()
 
 
 def _grow(state: State, stages: Stages) -> Grown:

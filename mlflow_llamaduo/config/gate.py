@@ -53,10 +53,7 @@ def needed(gate: Gate) -> tuple[frozenset[str], frozenset[str]]:
 
 def _form(value: Any) -> Any:
     """A number asks for both means, as the authors' gate does; `figure=70,by=mean` is the command line's form."""
-    if isinstance(value, str):
-        value = _typed(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = {f"{score}_mean": value for score in SCORES}
+    value = parsed(_typed(value) if isinstance(value, str) else value)
     if not isinstance(value, Mapping):
         if isinstance(value, Gate):
             return value
@@ -83,6 +80,16 @@ def _section(value: Mapping[Any, Any]) -> dict[str, Any]:
     if problems:
         raise ValueError("; ".join(problems))
     return {**{name: value[name] for name in SETTINGS if name in value}, "rules": rules}
+
+
+def parsed(gate: Any) -> Any:
+    """A gate as a mapping where it was typed as text or a number; what cannot be read is left for `_form` to tell."""
+    try:
+        gate = _typed(gate) if isinstance(gate, str) else gate
+    except ValueError:
+        return gate
+    is_number = isinstance(gate, int | float) and not isinstance(gate, bool)
+    return {f"{score}_mean": gate for score in SCORES} if is_number else gate
 
 
 def _typed(text: str) -> Any:

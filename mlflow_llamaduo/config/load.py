@@ -8,10 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mlflow_llamaduo.config.gate import SETTINGS
+from mlflow_llamaduo.config.gate import SETTINGS, parsed
 from mlflow_llamaduo.config.sections import nearest
 from mlflow_llamaduo.config.tree import Project
-from mlflow_llamaduo.core.scoring import SCORES
 from mlflow_llamaduo.errors import ConfigError
 
 
@@ -119,8 +118,7 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         if key in ("judge", "generator"):  # `judge: gpt-4o` is short for `judge: {model: gpt-4o}`
             old, value = ({"model": side} if isinstance(side, str) else side for side in (old, new))
         if key == "gate" and not _whole(value):
-            old = old if isinstance(old, dict) or old is None else {f"{score}_mean": old for score in SCORES}
-            merged[key] = {**(old or {}), **value}
+            merged[key] = {**(parsed(old) or {}), **parsed(value)}
         elif isinstance(old, dict) and isinstance(value, dict) and key != "gate" and not _another(old, value):
             merged[key] = _merge(old, value)
         else:
@@ -140,7 +138,7 @@ def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, 
         above, below = (sources[file].get(section) if section else sources[file] for file in (duo, profile_file))
         if isinstance(above, dict) and isinstance(below, dict) and key in above:
             if key == "gate" and not _whole(above[key]):  # settings alone are about the profile's rules
-                above[key] = {**(below.get(key) or {}), **above[key]}
+                above[key] = {**(parsed(below.get(key)) or {}), **parsed(above[key])}
             below.pop(key, None)
     path = profile_file.with_suffix("").as_posix()
     name = next((name for name in own if path == name or path.endswith(f"/{name}")), None)
@@ -149,6 +147,7 @@ def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, 
 
 
 def _whole(gate: Any) -> bool:
+    gate = parsed(gate)
     return not (isinstance(gate, dict) and gate and set(gate) <= set(SETTINGS))
 
 

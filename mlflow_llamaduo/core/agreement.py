@@ -180,7 +180,7 @@ def _kappa(ours: Sequence[float], theirs: Sequence[float], threshold: float) -> 
         return Kappa(threshold, above, why="no response that both have scored")
     agreement = 100.0 * sum(x == y for x, y in zip(one, other, strict=True)) / n
     if all(count in (0, n) for count in above):
-        return Kappa(threshold, above, agreement, why=f"both have all {n} on one side")
+        return Kappa(threshold, above, agreement, why=f"each has all {n} on one side")
     from sklearn.metrics import cohen_kappa_score
 
     return Kappa(threshold, above, agreement, float(cohen_kappa_score(one, other)))

@@ -108,7 +108,9 @@ class RuleResult:
         what = self.rule.figure + (" lower bound" if self.rule.by == "lower_bound" else "")
         if held is None:
             return f"{what}: {self.note}"
-        shown = floor(10 * held + 1e-6) / 10  # rounded, 69.96 would read as 70.0 < 70
+        shown = round(held, 1)
+        if not self.passed and shown >= self.rule.at_least:  # 69.96 would read as 70.0 < 70
+            shown = floor(10 * held) / 10
         line = f"{what} {shown:.1f} {'>=' if self.passed else '<'} {self.rule.at_least:g}"
         return f"{line} ({self.note})" if self.note else line
 

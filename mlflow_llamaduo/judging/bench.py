@@ -111,7 +111,8 @@ class JudgeFields(BaseModel):
     nor litellm know. `budget_usd` is for all that one process asks with these fields.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # a key in the place of its variable's name is not shown
+    # A key in the place of its variable's name is not shown; a field with a slip in its name is not passed over.
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
     judge: str = "offline/judge"
     task: str = ""

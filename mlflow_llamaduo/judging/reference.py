@@ -86,8 +86,10 @@ def mean(name: str, references: Sequence[str], texts: Sequence[str]) -> float:
     """The mean of one metric over pairs of texts, 0 to 100, the same in any order.
 
     Raises:
-        StatisticsError: there are no texts.
+        ValueError: there are no texts.
     """
+    if not texts:
+        raise ValueError(f"{name}: there are no predictions to take a mean of")
     score = SCORES[name]
     pairs = zip(references, texts, strict=True)
     return 100 * fmean(score(_read(reference), _read(text)) for reference, text in pairs)

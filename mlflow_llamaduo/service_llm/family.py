@@ -42,6 +42,8 @@ def family(llm: ServiceModel) -> str:
 
 
 def told(llms: ServiceLLMs) -> str:
-    """`same: OpenAI`, or `different: OpenAI judges Anthropic`: the judge's and the generator's."""
+    """`same: OpenAI`, `different: OpenAI judges Anthropic`, `offline stand-ins`: the judge's and the generator's."""
     judge, generator = family(llms.judge), family(llms.generator)
+    if judge.startswith("offline/") and generator.startswith("offline/"):
+        return "offline stand-ins"
     return f"same: {judge}" if judge == generator else f"different: {judge} judges {generator}"

@@ -125,6 +125,12 @@ def _add_run(opinions: Opinions, run_id: str) -> list[str]:
 def _add_labels(opinions: Opinions, labels: Labels) -> list[str]:
     notes = []
     ids = labels.ids
+    if not any(key in opinions.answers for key in ids):
+        known = _examples(sorted(opinions.answers))
+        raise DataError(
+            f"no label is of a response that was judged: their ids are {_examples(sorted(ids)) or 'none'}, those of "
+            f"the responses {known}"
+        )
     if strangers := [key for key in ids if key not in opinions.answers]:
         notes.append(f"{len(strangers)} of {len(ids)} labelled ids match no response: {_examples(sorted(strangers))}")
     if labels.blank:

@@ -11,6 +11,8 @@ from mlflow_llamaduo.core.trust import Between, OneJudge, OneScore, Report
 
 SMALL = 30
 """Labelled responses below which a figure may change much with the next ones."""
+SAYS = 6
+"""Labelled responses below which a figure is given without a word about it."""
 STRONG, WEAK = 0.7, 0.4
 """Spearman from which two order alike, and below which they do not."""
 NEAR, FAR = 10.0, 20.0
@@ -95,11 +97,12 @@ def _score(score: OneScore) -> Iterator[Row]:
 
 
 def _agreement(people: Agreement) -> Iterator[Row]:
-    yield "Spearman", _rho(people.rank), _read_order(people.rank)
-    yield "mean absolute error", _points(people.error), _read_error(people.error or 0.0)
-    yield "bias", _points(people.bias, "+"), _read_bias(people.bias or 0.0)
+    few = f"of {people.n}: too few for a verdict; label {SAYS} or more" if people.n < SAYS else ""
+    yield "Spearman", _rho(people.rank), few or _read_order(people.rank)
+    yield "mean absolute error", _points(people.error), few or _read_error(people.error or 0.0)
+    yield "bias", _points(people.bias, "+"), few or _read_bias(people.bias or 0.0)
     for kappa in people.kappas:
-        yield f"kappa at {kappa.threshold:g}", _kappa(kappa), _read_kappa(kappa, people.n)
+        yield f"kappa at {kappa.threshold:g}", _kappa(kappa), few or _read_kappa(kappa, people.n)
 
 
 def _between(pair: Between) -> tuple[str, list[Row]]:

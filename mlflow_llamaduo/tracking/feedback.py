@@ -28,6 +28,8 @@ PAGE = 100
 
 JUDGED, RESPONSE, REFERENCE = "llamaduo.judged", "llamaduo.response", "expected_response"
 """The tags of a judged response's trace, and the expectation that holds its reference."""
+BASELINE = "llamaduo.baseline"
+"""The tag of an answer that a run was compared with, on the run of the whole alignment."""
 
 Tell = Callable[[str], object]
 
@@ -55,8 +57,8 @@ def judged_responses(run_id: str, tell: Tell) -> Iterator[Judged]:
                     yield judged
     if not found:
         raise DataError(
-            f"run {run_id} has no judged responses (traces with the tag {JUDGED}): name the run of one round, not "
-            "of the whole alignment"
+            f"run {run_id} has no judged responses of its own (traces with the tag {JUDGED}): name the run of one "
+            "round, not of the whole alignment; rounds of versions that wrote no traces have none"
         )
 
 
@@ -92,7 +94,8 @@ def _pages(client: MlflowClient, experiment_id: str, run_id: str) -> Iterator[li
             page_token=token,
             include_spans=False,
         )
-        ids = [trace.info.trace_id for trace in page if trace.info.trace_id not in seen]
+        ours = [trace for trace in page if BASELINE not in trace.info.tags]  # several models under the same ids
+        ids = [trace.info.trace_id for trace in ours if trace.info.trace_id not in seen]
         seen.update(ids)
         yield ids
         token = page.token

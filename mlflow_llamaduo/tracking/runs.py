@@ -142,7 +142,7 @@ class Tracker:
     def finish(self, state: State, stop: StopReason) -> None:
         """Outcome, table and break-even, on the parent run."""
         mlflow.set_tag("llamaduo.outcome", stop)
-        mlflow.log_text(summary(state) + "\n", "summary.txt")
+        mlflow.log_text(summary(state, self._project.judging.thresholds) + "\n", "summary.txt")
         if state.rounds:
             mlflow.log_dict(self.scorecard(state.rounds[-1].scorecard), "scorecard.json")
         self._journal.update(stop=stop)

@@ -53,23 +53,26 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-HEADER = (
-    "model", "precision", "95 %", "match", "similarity", "95 %", "match",
-    "prec>=50", "prec>=70", "sim>=50", "sim>=70", "rows", "seconds", "dollars",
-)  # fmt: skip
+def header(thresholds: Sequence[float] = THRESHOLDS) -> tuple[str, ...]:
+    """The columns of a run's table."""
+    coverages = [f"{score}>={at:g}" for score in ("prec", "sim") for at in thresholds]
+    return ("model", *("precision", "95 %", "match"), *("similarity", "95 %", "match"), *coverages, *LAST)
 
 
-def summary(state: State) -> str:
+LAST = ("rows", "seconds", "dollars")
+
+
+def summary(state: State, thresholds: Sequence[float] = THRESHOLDS) -> str:
     """Baselines and rounds side by side, as plain text, and below each version's decision, rule by rule.
 
     `match` is Perf. Matching, 100 x model / service LLM.
     """
     service_llm = state.baselines.get("service_llm")
-    rows: list[tuple[str, ...]] = [HEADER]
+    rows = [header(thresholds)]
     for name, card in sorted(state.baselines.items(), key=lambda known: BASELINES.index(known[0])):
-        rows.append((name, *_scores(card, service_llm), "", "", ""))
-    rows += [_round_row(r, service_llm) for r in state.rounds]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+        rows.append((name, *_scores(card, service_llm, thresholds), "", "", ""))
+    rows += [_round_row(r, service_llm, thresholds) for r in state.rounds]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
@@ -85,21 +88,21 @@ def _decision(r: Round) -> list[str]:
     return ["", f"version {r.version.number} (round {r.number}) {said}:", *rules]
 
 
-def _round_row(r: Round, service_llm: Scorecard | None) -> tuple[str, ...]:
+def _round_row(r: Round, service_llm: Scorecard | None, thresholds: Sequence[float]) -> tuple[str, ...]:
     dollars = r.service_llm_usd + r.training_usd
     return (
         f"round {r.number}",
-        *_scores(r.scorecard, service_llm),
+        *_scores(r.scorecard, service_llm, thresholds),
         str(r.train_rows),
         f"{r.seconds:.0f}",
         f"{dollars:.2f}",
     )
 
 
-def _scores(card: Scorecard, service_llm: Scorecard | None) -> tuple[str, ...]:
+def _scores(card: Scorecard, service_llm: Scorecard | None, thresholds: Sequence[float]) -> tuple[str, ...]:
     its = {score: service_llm.table.mean(score) if service_llm else None for score in SCORES}
     means = [_mean(card.table.mean(score), its[score]) for score in SCORES]
-    coverages = [f"{card.coverage(score, at).value:.0f} %" for score in SCORES for at in THRESHOLDS]
+    coverages = [f"{card.coverage(score, at).value:.0f} %" for score in SCORES for at in thresholds]
     return (*means[0], *means[1], *coverages)
 
 

@@ -75,6 +75,23 @@ def read(run_id: str) -> tuple[dict[str, Judged], list[str]]:
     return by_id, told
 
 
+def test_answers_that_a_run_was_compared_with_are_not_its_own(run_id: str) -> None:
+    judge(trace(run_id, "p0/0", **{"llamaduo.round": "0"}), 80)
+    for name in ("base", "service_llm"):
+        judge(trace(run_id, "p0/0", "another text", **{"llamaduo.baseline": name}), 20)
+    by_id, told = read(run_id)
+
+    assert [each.response.text for each in by_id.values()] == ["The town is Arn"]
+    assert told == []
+
+
+def test_a_run_of_nothing_but_baselines_is_no_round(run_id: str) -> None:
+    judge(trace(run_id, "p0/0", **{"llamaduo.baseline": "base"}), 80)
+
+    with pytest.raises(DataError, match="name the run of one round, not of the whole alignment"):
+        read(run_id)
+
+
 def test_a_response_comes_back_with_its_texts_and_every_single_judging(run_id: str) -> None:
     first = trace(run_id, "p0/0")
     judge(first, 80, 70)

@@ -94,7 +94,7 @@ def test_the_evidence_says_what_decided(project: Project, tmp_path: Path) -> Non
     assert [row["response_id"] for row in evidence["scorecard"]["scored"]] == ["p0/0", "p0/1", "p1/0", "p1/1"]
     assert evidence["scorecard"]["figures"]["precision_mean"]["value"] == 57.5
     assert evidence["baselines"]["service_llm"]["figures"]["similarity_mean"]["value"] == 80
-    assert evidence["judge_family"] == "different: offline/judge judges offline/teacher"
+    assert evidence["judge_family"] == "offline stand-ins"
     assert evidence["train"] == {"rows": 1, "digest": TRAIN.digest}
     assert str(tmp_path) not in file.read_text(), "a path of this machine in an audit file"
 

@@ -69,7 +69,7 @@ def test_a_score_at_the_threshold_is_above_it_as_in_coverage() -> None:
 
 def test_kappa_is_none_where_both_put_everything_on_one_side() -> None:
     (found,) = agree(scores(80, 90, 100), scores(75, 75, 75), [70]).kappas
-    assert (found.kappa, found.agreement, found.why) == (None, 100, "both have all 3 on one side")
+    assert (found.kappa, found.agreement, found.why) == (None, 100, "each has all 3 on one side")
 
     (opposite,) = agree(scores(80, 90), scores(10, 20), [70]).kappas
     assert (opposite.kappa, opposite.agreement) == (None, 0)

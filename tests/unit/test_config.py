@@ -6,10 +6,11 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.config import Project, ServiceLLMs, ServiceModel, load, nearest
+from mlflow_llamaduo.config import DEFAULT_GATE, Project, ServiceLLMs, ServiceModel, load, nearest
 from mlflow_llamaduo.core.gate import GateRule
 from mlflow_llamaduo.core.rounds import Limits
 from mlflow_llamaduo.errors import ConfigError
+from tests.unit.builders import project
 
 REPOSITORY = Path(__file__).parents[2]
 DUO = {"gate": 70, "coverage": {"test_rows": 8}}
@@ -164,6 +165,46 @@ def test_a_gate_is_a_number_for_both_means_or_figures_with_their_least_values(
 @pytest.mark.usefixtures("projects")
 def test_a_gate_that_is_none_is_told_as_such(gate: Any) -> None:
     assert all(line.startswith("command line: gate") for line in complaint(gate=gate).splitlines())
+
+
+@pytest.mark.parametrize("typed", ["by=mean", {"by": "mean"}])
+def test_settings_alone_are_about_the_rules_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Any
+) -> None:
+    folder_with(tmp_path, monkeypatch, duo={"gate": "precision_mean=60"})
+
+    assert load("closed_qa", overrides={"gate": typed}).rules == (JUDGED, GateRule("precision_mean", 60))
+    assert load("closed_qa", overrides={"gate.by": "mean"}).rules == (JUDGED, GateRule("precision_mean", 60))
+
+
+def test_a_tasks_settings_alone_are_about_the_profiles_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = {**PROFILE, "gate": {"precision_over_base": 5}}
+    folder_with(tmp_path, monkeypatch, duo={"gate": {"by": "mean"}}, profile=profile)
+
+    assert load("closed_qa").rules == (JUDGED, GateRule("precision_over_base", 5))
+
+
+def test_a_gate_as_config_json_has_it_is_checked_as_any_other() -> None:
+    written = DEFAULT_GATE.model_dump()
+
+    assert project(gate=written).gate == DEFAULT_GATE
+    with pytest.raises(ValueError, match="unknown figure 'precison_mean'; did you mean 'precision_mean'"):
+        project(gate={"rules": {"precison_mean": {"at_least": 70, "by": "mean"}}})
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ({"precision_mean": {"at_least": 70, True: "mean"}}, "precision_mean: True: a rule has at_least and by"),
+        ({"by": "median", "precision_mean": 70}, "by: 'median' is neither mean nor lower_bound"),
+        ({"precision_mean": {"at_least": 70, "by": "median"}}, "precision_mean: by: 'median' is neither"),
+        ({"precision_mean": {"by": "mean"}}, "precision_mean: a number from 0 to 100 is wanted, not None"),
+        ({}, "a gate without rules"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_is_said_under_its_name(gate: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        project(gate=gate)
 
 
 def test_a_gate_replaces_the_one_below_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

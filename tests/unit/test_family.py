@@ -47,6 +47,7 @@ def llms(judge: str, generator: str) -> ServiceLLMs:
 def test_the_tag_says_which_families_they_are() -> None:
     assert told(llms("gpt-4o", "openai/gpt-4o-mini")) == "same: OpenAI"
     assert told(llms("gemini/gemini-2.0-pro", "gpt-4o")) == "different: Google judges OpenAI"
+    assert told(llms("offline/judge", "offline/teacher")) == "offline stand-ins"
 
 
 def test_a_judge_of_the_generators_family_is_warned_of_and_under_the_gate_forbidden() -> None:

@@ -415,9 +415,30 @@ def test_the_page_is_aligned() -> None:
     assert len(starts) == 1
 
 
+def test_labels_that_are_of_none_of_the_responses_are_an_error_with_both_kinds_of_ids() -> None:
+    write("judge.jsonl", row("a", 70), row("b", 5))
+    write("labels.jsonl", {"id": "x", "precision": 50})
+    result = llamaduo("judge-report", *ALONE, "--labels", "labels.jsonl")
+
+    assert result.exit_code == 2
+    assert (
+        "no label is of a response that was judged: their ids are 'x', those of the responses 'a', 'b'"
+        in result.stderr
+    )
+
+
+def test_a_few_labels_are_figures_without_a_verdict() -> None:
+    write("judge.jsonl", row("a", 70), row("b", 5))
+    write("labels.jsonl", {"id": "a", "precision": 20}, {"id": "b", "precision": 0})
+    page, _ = report(*ALONE, "--labels", "labels.jsonl")
+
+    assert "of 2: too few for a verdict" in page
+    assert "change the judge" not in page
+
+
 def test_what_a_terminal_would_obey_is_taken_out_of_names_and_reasons() -> None:
     write("judge.jsonl", row("a\x1b]0;x\x07", 70, judge="\x1b[31mred\u202e"), row("b", 5))
-    write("labels.jsonl", {"id": "\x1b[2J", "precision": 50})
+    write("labels.jsonl", {"id": "\x1b[2J", "precision": 50}, {"id": "b", "precision": 10})
     page, _ = report(*ALONE, "--labels", "labels.jsonl")
 
     assert all(character.isprintable() for character in page.replace("\n", ""))

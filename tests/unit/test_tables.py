@@ -3,8 +3,8 @@ import pandas as pd
 from mlflow_llamaduo.core.records import Comparison, Grown, Rejected
 from mlflow_llamaduo.core.rounds import Split, State
 from mlflow_llamaduo.tracking.tables import (
-    HEADER,
     comparisons_table,
+    header,
     pairs_table,
     rejected_table,
     responses_table,
@@ -77,9 +77,9 @@ def state() -> State:
 
 
 def test_the_summary_sets_the_base_model_and_the_rounds_side_by_side() -> None:
-    header, rule, base, first, second, *decisions = summary(state()).splitlines()
+    head, rule, base, first, second, *decisions = summary(state()).splitlines()
 
-    assert all(name in header for name in HEADER)
+    assert all(name in head for name in header())
     assert set(rule) == {"-", " "}
     assert base.split()[:2] == ["base", "41.5"]
     assert first.startswith("round 0")
@@ -95,7 +95,7 @@ def test_the_summarys_columns_are_aligned() -> None:
     lines = summary(state()).splitlines()
     starts = [at for at, mark in enumerate(lines[1]) if mark == "-" and (at == 0 or lines[1][at - 1] == " ")]
 
-    assert len(starts) == len(HEADER)
+    assert len(starts) == len(header())
     for line in lines[: lines.index("")]:
         assert all(line[at - 2 : at].strip() == "" for at in starts[1:] if at <= len(line))
 
@@ -116,3 +116,10 @@ def test_match_is_perf_matching_beside_the_service_llm() -> None:
     cells = {line.split("  ")[0]: line.split() for line in summary(known).splitlines()}
     assert cells["base"][3:5] == ["52", "%"]  # 41.5 of 80
     assert cells["service_llm"][3:5] == ["100", "%"]
+
+
+def test_the_table_has_coverage_at_the_thresholds_that_are_asked_for() -> None:
+    head, _, base, *_ = summary(state(), [60.0]).splitlines()
+
+    assert [word for word in head.split() if ">=" in word] == ["prec>=60", "sim>=60"]
+    assert len(base.split("  ")) > 3
