@@ -156,7 +156,7 @@ def test_a_version_that_passes_becomes_champion_without_training_anew(
     assert parent.data.tags["llamaduo.outcome"] == "passed"
     assert parent.data.metrics["judge/judged_share"] == 100
     model = client.get_registered_model("llamaduo-closed_qa")
-    assert set(model.aliases) == {"challenger", "champion"}
+    assert {"challenger", "champion"} <= set(model.aliases)
     assert model.aliases["champion"] == model.aliases["challenger"]
 
 
