@@ -7,14 +7,12 @@ from typing import Any
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Grown, TaskPrompt
+from mlflow_llamaduo.core.rounds import Where
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.progress import Watched, watched
 from mlflow_llamaduo.service_llm.client import Budget, ServiceLLM
 
 Say = Callable[[str], None]
-
-Where = int | str
-"""On whose behalf a stage works: a round's number, or a baseline's name."""
 
 PAID = ("answer", "compare", "judge", "synthesize")
 """The stages that ask a service LLM."""

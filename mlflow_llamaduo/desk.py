@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_llamaduo.asking import Say, Where, asked, asking, brought, budget, given, refuse_mostly_failed, title
+from mlflow_llamaduo.asking import Say, asked, asking, brought, budget, given, refuse_mostly_failed, title
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Baselines, Project, ServiceModel
@@ -18,7 +18,7 @@ from mlflow_llamaduo.core.records import (
     Response,
     TaskPrompt,
 )
-from mlflow_llamaduo.core.rounds import State
+from mlflow_llamaduo.core.rounds import State, Where
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.finetune import finetune, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool

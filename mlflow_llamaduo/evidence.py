@@ -7,7 +7,8 @@ from math import isfinite
 from typing import Any
 
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.gate import Against, Decision, win_rate
+from mlflow_llamaduo.core.figures import Against, win_rate
+from mlflow_llamaduo.core.gate import Decision
 from mlflow_llamaduo.core.interval import Estimate
 from mlflow_llamaduo.core.records import Adapter, PairSet
 from mlflow_llamaduo.core.scoring import SCORES, Scorecard

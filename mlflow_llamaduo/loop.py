@@ -5,19 +5,17 @@ from dataclasses import dataclass
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.adaptive import FIRST
-from mlflow_llamaduo.core.gate import Against, decide
+from mlflow_llamaduo.core.figures import Against
+from mlflow_llamaduo.core.gate import decide
 from mlflow_llamaduo.core.pairwise import tally
 from mlflow_llamaduo.core.records import Adapter, Comparison, Grown, Judgement, PairSet, Response
-from mlflow_llamaduo.core.rounds import Judged, Round, Split, State, StopReason, stop_reason
+from mlflow_llamaduo.core.rounds import Judged, Round, Split, State, StopReason, Where, stop_reason
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.synthesis import failures
 from mlflow_llamaduo.tracking import Tracker
-
-Where = int | str
-"""On whose behalf a stage works: a round's number, or a baseline's name."""
 
 Responses = tuple[Response, ...]
 

@@ -19,7 +19,8 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.champion import fetch
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.gate import Against, Decision
+from mlflow_llamaduo.core.figures import Against
+from mlflow_llamaduo.core.gate import Decision
 from mlflow_llamaduo.core.records import Adapter, PairSet, Version
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.evidence import evidence_of

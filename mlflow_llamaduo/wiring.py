@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from mlflow_llamaduo.asking import PAID, Say, Where, title
+from mlflow_llamaduo.asking import PAID, Say, title
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Response, digest
-from mlflow_llamaduo.core.rounds import State, stop_reason
+from mlflow_llamaduo.core.rounds import State, Where, stop_reason
 from mlflow_llamaduo.coverage.gathered import Gathered, told
 from mlflow_llamaduo.desk import Desk
 from mlflow_llamaduo.journal import HOME, Journal

@@ -6,7 +6,8 @@ from typing import Annotated, Any, get_args
 from pydantic import BeforeValidator, Field
 
 from mlflow_llamaduo.config.sections import Section, nearest
-from mlflow_llamaduo.core.gate import BASELINES, FIGURES, OPPONENTS, By, Figure, GateRule
+from mlflow_llamaduo.core.figures import BASELINES, FIGURES, OPPONENTS, Figure
+from mlflow_llamaduo.core.gate import By, GateRule
 from mlflow_llamaduo.core.scoring import SCORES
 
 JUDGED_SHARE = 95.0

@@ -17,7 +17,8 @@ from mlflow_llamaduo.config.sections import (
     Stops,
     Synthesis,
 )
-from mlflow_llamaduo.core.gate import BASELINES, OPPONENTS, GateRule
+from mlflow_llamaduo.core.figures import BASELINES, OPPONENTS
+from mlflow_llamaduo.core.gate import GateRule
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rounds import Limits
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_llamaduo.core.gate import Against, Figure, GateRule, decide, holds
+from mlflow_llamaduo.core.figures import Against, Figure
+from mlflow_llamaduo.core.gate import GateRule, decide, holds
 from mlflow_llamaduo.core.interval import Floats
 from mlflow_llamaduo.core.records import Judgement, Response, Verdict
 from mlflow_llamaduo.core.scoring import SCORES, Scorecard, Table, score

@@ -8,6 +8,9 @@ from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Comparison, Judgement, PairSet, Response, Version
 from mlflow_llamaduo.core.scoring import Scorecard
 
+Where = int | str
+"""On whose behalf a stage works: a round's number, or a baseline's name."""
+
 StopReason = Literal["passed", "rounds", "plateau", "budget"]
 
 

@@ -30,7 +30,7 @@ Returns:
 """
 
 
-class ReferenceMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+class ReferenceMetric(evaluate.Metric):
     """A mean over pairs of texts; what a metric adds is in its class variables."""
 
     key: ClassVar[str]

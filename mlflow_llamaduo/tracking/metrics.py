@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_months
-from mlflow_llamaduo.core.gate import win_rate
+from mlflow_llamaduo.core.figures import win_rate
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Grown
 from mlflow_llamaduo.core.rounds import Round

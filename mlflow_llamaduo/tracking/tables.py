@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlflow_llamaduo.core.gate import BASELINES
+from mlflow_llamaduo.core.figures import BASELINES
 from mlflow_llamaduo.core.interval import Estimate
 from mlflow_llamaduo.core.records import Comparison, Grown, Judgement, Pair, Response, Verdict
 from mlflow_llamaduo.core.rounds import Round, State

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_llamaduo.config import Project, load
-from mlflow_llamaduo.core.gate import Against
+from mlflow_llamaduo.core.figures import Against
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet
 from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.evidence import evidence_of

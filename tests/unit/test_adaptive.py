@@ -5,7 +5,8 @@ import random
 import pytest
 
 from mlflow_llamaduo.core.adaptive import settled
-from mlflow_llamaduo.core.gate import Against, GateRule
+from mlflow_llamaduo.core.figures import Against
+from mlflow_llamaduo.core.gate import GateRule
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Judgement, Response
 from tests.unit.builders import response, unjudged, verdict

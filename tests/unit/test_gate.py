@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
-from mlflow_llamaduo.core.gate import FIGURES, Against, Decision, Figure, GateRule, decide, holds, win_rate
+from mlflow_llamaduo.core.figures import FIGURES, Against, Figure, win_rate
+from mlflow_llamaduo.core.gate import By, Decision, GateRule, decide, holds
 from mlflow_llamaduo.core.interval import of_differences, of_ratio
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.scoring import SCORES, Scorecard
@@ -26,8 +27,8 @@ def duels(points: dict[str, float], opponent: str = "reference", flips: int = 0)
     return Duels("judge", opponent, len(points), 0, 0, flips, 0, 0.0, 50.0, tuple(points.items()))
 
 
-def one(card: Scorecard, figure: str, least: float, against: Against = NOBODY, by: str = "mean") -> Decision:
-    return decide(card, [GateRule(figure, least, by)], against)  # type: ignore[arg-type]
+def one(card: Scorecard, figure: str, least: float, against: Against = NOBODY, by: By = "mean") -> Decision:
+    return decide(card, [GateRule(figure, least, by)], against)
 
 
 def test_every_rule_is_told_with_its_value_whether_it_passed_or_not() -> None:
@@ -65,7 +66,7 @@ def test_a_decision_is_json_with_every_rule_figure_bound_and_verdict() -> None:
     "figure", ["precision_mean", "similarity_mean", "precision_coverage_85", "similarity_worst_slice", "judged_share"]
 )
 @pytest.mark.parametrize("by", ["mean", "lower_bound"])
-def test_a_figure_passes_at_just_the_least_value(figure: str, by: str) -> None:
+def test_a_figure_passes_at_just_the_least_value(figure: str, by: By) -> None:
     result = one(scores(UNEVEN), figure, 0, by=by).results[0]
     held = result.low if by == "lower_bound" else result.value
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_llamaduo.asking import Where, refuse_mostly_failed
+from mlflow_llamaduo.asking import refuse_mostly_failed
 from mlflow_llamaduo.config import ServiceModel
-from mlflow_llamaduo.core.gate import Against
+from mlflow_llamaduo.core.figures import Against
 from mlflow_llamaduo.core.records import TaskPrompt
+from mlflow_llamaduo.core.rounds import Where
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.jury import Jury
