@@ -24,9 +24,10 @@ from benchmarks.row import COLUMNS, Row, table_line
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
 from mlflow_llamaduo.core.adaptive import FIRST, settled
 from mlflow_llamaduo.core.figures import Against
-from mlflow_llamaduo.core.gate import GateRule, decide
+from mlflow_llamaduo.core.gate import decide
 from mlflow_llamaduo.core.interval import Floats, of_ratio, of_scores
 from mlflow_llamaduo.core.records import Judgement, Response, Unjudged, Verdict
+from mlflow_llamaduo.core.rules import GateRule
 from mlflow_llamaduo.core.scoring import Scorecard, Scored, score
 
 K, M, PROMPTS = 4, 10, 15

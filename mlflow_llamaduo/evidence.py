@@ -11,7 +11,8 @@ from mlflow_llamaduo.core.figures import Against, win_rate
 from mlflow_llamaduo.core.gate import Decision
 from mlflow_llamaduo.core.interval import Estimate
 from mlflow_llamaduo.core.records import Adapter, PairSet
-from mlflow_llamaduo.core.scoring import SCORES, Scorecard
+from mlflow_llamaduo.core.rules import SCORES
+from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.service_llm.family import told
 
 

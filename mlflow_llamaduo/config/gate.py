@@ -6,9 +6,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BeforeValidator, Field
 
 from mlflow_llamaduo.config.sections import Section, nearest
-from mlflow_llamaduo.core.figures import BASELINES, FIGURES, OPPONENTS, Figure
-from mlflow_llamaduo.core.gate import By, GateRule
-from mlflow_llamaduo.core.scoring import SCORES
+from mlflow_llamaduo.core.rules import BASELINES, FIGURES, OPPONENTS, SCORES, By, Figure, GateRule
 
 JUDGED_SHARE = 95.0
 """Implied in every gate that says nothing else: verdicts that are missing are limited, whatever else is asked for."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from mlflow_llamaduo.core.redact import KINDS, REGIONS
-from mlflow_llamaduo.core.scoring import THRESHOLDS
+from mlflow_llamaduo.core.rules import THRESHOLDS
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[int, Field(ge=1)]

@@ -1,7 +1,7 @@
 """The whole of one alignment's configuration: the sections, the gate, and what follows from them."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_llamaduo.config.gate import DEFAULT_GATE, GateForm, needed, rules_of
 from mlflow_llamaduo.config.sections import (
@@ -17,10 +17,11 @@ from mlflow_llamaduo.config.sections import (
     Stops,
     Synthesis,
 )
-from mlflow_llamaduo.core.figures import BASELINES, OPPONENTS
-from mlflow_llamaduo.core.gate import GateRule
 from mlflow_llamaduo.core.records import digest
-from mlflow_llamaduo.core.rounds import Limits
+from mlflow_llamaduo.core.rules import BASELINES, OPPONENTS, GateRule
+
+if TYPE_CHECKING:
+    from mlflow_llamaduo.core.rounds import Limits
 
 
 class Project(Section):
@@ -84,8 +85,10 @@ class Project(Section):
         return tuple(name for name in OPPONENTS if name in asked)
 
     @property
-    def stops(self) -> Limits:
+    def stops(self) -> "Limits":
         """The limits as `stop_reason` takes them; the budget is kept by the service LLM's client."""
+        from mlflow_llamaduo.core.rounds import Limits  # rounds need numpy, which `llamaduo --help` need not load
+
         return Limits(self.limits.rounds, self.limits.plateau_rounds, self.limits.plateau_points)
 
     @property

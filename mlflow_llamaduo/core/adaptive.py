@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_llamaduo.core.figures import Against, Figure
-from mlflow_llamaduo.core.gate import GateRule, decide, holds
+from mlflow_llamaduo.core.figures import Against
+from mlflow_llamaduo.core.gate import decide, holds
 from mlflow_llamaduo.core.interval import Floats
 from mlflow_llamaduo.core.records import Judgement, Response, Verdict
-from mlflow_llamaduo.core.scoring import SCORES, Scorecard, Table, score
+from mlflow_llamaduo.core.rules import SCORES, Figure, GateRule
+from mlflow_llamaduo.core.scoring import Scorecard, Table, score
 
 FIRST = 2
 """Judgings of every response before anything can be settled: from one alone the judge's noise is not known."""

@@ -1,33 +1,19 @@
-"""What a gate may ask for: figures by their names, each with its 95 % interval.
+"""What a gate asks for, measured: figures by their names, each with its 95 % interval.
 
 A figure is one of scores alone, or beside another model on the same prompts by the same judge, or of duels. What
 cannot be measured is `Absent` with its reason, and passes nothing but where there is no champion yet: a gate is most
 easily passed by what is missing.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlflow_llamaduo.core.interval import Estimate, Floats, of_differences, of_ratio, of_scores
+from mlflow_llamaduo.core.interval import FLAT, Estimate, Floats, of_differences, of_ratio, of_scores
 from mlflow_llamaduo.core.pairwise import Duels
-from mlflow_llamaduo.core.scoring import NOTHING, SCORES, Scorecard, Table
-
-FIGURES = (
-    *(f"{score}_mean" for score in SCORES),
-    *(f"{score}_coverage_<threshold>" for score in SCORES),
-    *(f"{score}_perf_matching" for score in SCORES),
-    *(f"{score}_over_<baseline>" for score in SCORES),
-    *(f"{score}_worst_slice" for score in SCORES),
-    "win_rate_over_<opponent>",
-    "judged_share",
-)
-"""What a rule may ask for. Means, coverage, slices, win rate and share are 0 to 100, differences -100 to 100."""
-
-BASELINES = ("base", "few_shot", "service_llm", "champion")
-OPPONENTS = ("reference", "service_llm", "champion")
+from mlflow_llamaduo.core.rules import Figure
+from mlflow_llamaduo.core.scoring import NOTHING, Scorecard, Table
 
 FEWEST_IN_A_SLICE = 5
 """Prompts of a slice that is held against the gate: fewer say nothing."""
@@ -35,44 +21,6 @@ FEWEST_IN_A_SLICE = 5
 LEAST_COMMON = 0.95
 """Share of the candidate's prompts that a model it is compared with must have verdicts on, and of its duels that must
 have an outcome: what a judge leaves out is not left out by chance."""
-
-_FIGURE = re.compile(
-    r"(?P<score>precision|similarity)_"
-    r"(?:(?P<kind>mean|perf_matching|worst_slice)|coverage_(?P<threshold>\d{1,2}|100)|over_(?P<baseline>\w+))"
-    r"|win_rate_over_(?P<opponent>\w+)|(?P<share>judged_share)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure's name, taken apart."""
-
-    kind: str
-    score: str = ""
-    threshold: float = 0.0
-    other: str = ""
-
-    @staticmethod
-    def read(name: str) -> "Figure":
-        """Take a name apart.
-
-        Raises:
-            ValueError: there is no such figure.
-        """
-        match = _FIGURE.fullmatch(name)
-        if match is None:
-            raise ValueError(f"unknown figure {name!r}; known: {', '.join(FIGURES)}")
-        found = match.groupdict()
-        if found["share"]:
-            return Figure("judged_share")
-        if found["opponent"]:
-            return Figure("win_rate", other=_among(name, found["opponent"], OPPONENTS))
-        score = str(found["score"])
-        if found["threshold"]:
-            return Figure("coverage", score, threshold=float(found["threshold"]))
-        if found["baseline"]:
-            return Figure("over", score, other=_among(name, found["baseline"], BASELINES))
-        return Figure(str(found["kind"]), score, other="service_llm" if found["kind"] == "perf_matching" else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +72,7 @@ def _beside(figure: Figure, table: Table, against: Against) -> Measured | Absent
     if len(common) < LEAST_COMMON * len(table.prompts):  # what is missing may be what the candidate fails at
         return Absent(f"only {len(common)} of {len(table.prompts)} prompts have a verdict on {figure.other} too")
     own, its = table.on(figure.score, common), other.table.on(figure.score, common)
-    if figure.kind == "perf_matching" and not its.mean() > 0:
+    if figure.kind == "perf_matching" and not its.mean() > FLAT:
         return Absent(f"{figure.other} scores 0 itself: there is nothing to match")
     apart = len(set(table.prompts) | set(other.table.prompts)) - len(common)
     note = f"on {len(common)} prompts; {apart} are judged for one of the two only" if apart else ""
@@ -173,9 +121,3 @@ def win_rate(duels: Duels, card: Scorecard) -> Estimate:
     points = np.array([points for _, points in duels.points])
     own = int(card.table.own.sum()) or duels.judged
     return of_scores(points, min(duels.judged, own)) if len(points) else NOTHING
-
-
-def _among(name: str, found: str, known: Sequence[str]) -> str:
-    if found not in known:
-        raise ValueError(f"unknown figure {name!r}: {found} is none of {', '.join(known)}")
-    return found

@@ -8,22 +8,12 @@ LLM's own score. Every rule's figure is told whether it passed or not; the decis
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, isfinite
-from typing import Any, Literal
+from typing import Any
 
-from mlflow_llamaduo.core.figures import Absent, Against, Figure, Measured, duelled, measured
+from mlflow_llamaduo.core.figures import Absent, Against, Measured, duelled, measured
 from mlflow_llamaduo.core.interval import Estimate
+from mlflow_llamaduo.core.rules import Figure, GateRule
 from mlflow_llamaduo.core.scoring import Scorecard, Table
-
-By = Literal["mean", "lower_bound"]
-
-
-@dataclass(frozen=True, slots=True)
-class GateRule:
-    """`figure`, or the lower bound of its 95 % interval, must be at least `at_least`."""
-
-    figure: str
-    at_least: float
-    by: By = "mean"
 
 
 @dataclass(frozen=True, slots=True)

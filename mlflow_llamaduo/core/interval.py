@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 TAIL = 0.025
 FLAT = 1e-9
-"""A standard deviation that is none."""
+"""A standard deviation, or a mean of scores, that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,11 @@ def of_ratio(numerator: Floats, denominator: Floats) -> Estimate:
 
     prompts = numerator.shape[-1]
     up, down = numerator.mean(axis=-1), denominator.mean(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(down > 0, up / down, np.inf)
-        residual = numerator - np.where(down > 0, ratio, 0.0)[..., None] * denominator
+    there = down > FLAT
+    whole = np.where(there, down, 1.0)
+    with np.errstate(all="ignore"):
+        ratio = np.where(there, up / whole, np.inf)
+        residual = numerator - np.where(there, ratio, 0.0)[..., None] * denominator
         spread = _moments(residual)[1]
         if prompts < 2:
             return _plain(100 * ratio, np.zeros_like(ratio), np.full_like(ratio, np.inf), spread, prompts)
@@ -108,7 +110,7 @@ def of_ratio(numerator: Floats, denominator: Floats) -> Estimate:
         b = up * down - t2 * _covariance(numerator, denominator)
         c = up**2 - t2 * _covariance(numerator, numerator)
         root = np.sqrt(np.maximum(b**2 - a * c, 0.0))
-        bounded, flat = (a > 0) & (down > 0), _unseen(prompts) / down
+        bounded, flat = (a > 0) & there, _unseen(prompts) / whole
         low = np.where(bounded, np.where(spread > FLAT, (b - root) / a, ratio - flat), 0.0)
         high = np.where(bounded, np.where(spread > FLAT, (b + root) / a, ratio + flat), np.inf)
     return _plain(100 * ratio, 100 * np.maximum(low, 0.0), 100 * high, spread, prompts)

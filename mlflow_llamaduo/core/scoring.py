@@ -16,12 +16,9 @@ import numpy.typing as npt
 
 from mlflow_llamaduo.core.interval import Estimate, Floats, of_scores
 from mlflow_llamaduo.core.records import Judgement, Response, Unjudged, Verdict
+from mlflow_llamaduo.core.rules import SCORES, THRESHOLDS
 
 Places = npt.NDArray[np.int64]
-
-SCORES = ("precision", "similarity")
-THRESHOLDS = (50.0, 70.0)
-"""Of coverage, as in the paper."""
 
 FEWEST_PROMPTS_APART = 15
 """Prompts from which thirds by length are told apart: five each."""

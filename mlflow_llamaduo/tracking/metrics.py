@@ -10,7 +10,8 @@ from mlflow_llamaduo.core.figures import win_rate
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Grown
 from mlflow_llamaduo.core.rounds import Round
-from mlflow_llamaduo.core.scoring import SCORES, Scorecard, perf_matching
+from mlflow_llamaduo.core.rules import SCORES
+from mlflow_llamaduo.core.scoring import Scorecard, perf_matching
 
 
 def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: float) -> dict[str, float]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from mlflow_llamaduo.core.figures import BASELINES
 from mlflow_llamaduo.core.interval import Estimate
 from mlflow_llamaduo.core.records import Comparison, Grown, Judgement, Pair, Response, Verdict
 from mlflow_llamaduo.core.rounds import Round, State
-from mlflow_llamaduo.core.scoring import SCORES, THRESHOLDS, Scorecard, perf_matching
+from mlflow_llamaduo.core.rules import BASELINES, SCORES, THRESHOLDS
+from mlflow_llamaduo.core.scoring import Scorecard, perf_matching
 
 
 def pairs_table(pairs: Iterable[Pair]) -> pd.DataFrame:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.gate import Decision, GateRule, RuleResult
+from mlflow_llamaduo.core.gate import Decision, RuleResult
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet, Response, Unjudged, Verdict, Version
 from mlflow_llamaduo.core.rounds import Round
+from mlflow_llamaduo.core.rules import GateRule
 from mlflow_llamaduo.core.scoring import Scorecard, Scored
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from mlflow_llamaduo.core.adaptive import settled
 from mlflow_llamaduo.core.figures import Against
-from mlflow_llamaduo.core.gate import GateRule
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Judgement, Response
+from mlflow_llamaduo.core.rules import GateRule
 from tests.unit.builders import response, unjudged, verdict
 
 GATE = [GateRule("precision_mean", 70), GateRule("judged_share", 95)]

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.config import DEFAULT_GATE, Project, ServiceLLMs, ServiceModel, load, nearest
-from mlflow_llamaduo.core.gate import GateRule
 from mlflow_llamaduo.core.rounds import Limits
+from mlflow_llamaduo.core.rules import GateRule
 from mlflow_llamaduo.errors import ConfigError
 from tests.unit.builders import project
 

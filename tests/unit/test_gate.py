@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
-from mlflow_llamaduo.core.figures import FIGURES, Against, Figure, win_rate
-from mlflow_llamaduo.core.gate import By, Decision, GateRule, decide, holds
+from mlflow_llamaduo.core.figures import Against, win_rate
+from mlflow_llamaduo.core.gate import Decision, decide, holds
 from mlflow_llamaduo.core.interval import of_differences, of_ratio
 from mlflow_llamaduo.core.pairwise import Duels
-from mlflow_llamaduo.core.scoring import SCORES, Scorecard
+from mlflow_llamaduo.core.rules import FIGURES, SCORES, By, Figure, GateRule
+from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.core.scoring import score as summarise
 from tests.unit.builders import card, scores, unjudged
 

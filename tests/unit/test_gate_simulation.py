@@ -2,7 +2,7 @@
 
 from benchmarks.gate import FALSE_PASSES, LINE, PROMPTS, SAME, SAVED, adaptive, passes
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
-from mlflow_llamaduo.core.gate import GateRule
+from mlflow_llamaduo.core.rules import GateRule
 
 DEFAULT = rules_of(DEFAULT_GATE)
 ON_THE_MEAN = [GateRule(rule.figure, rule.at_least, "mean") for rule in DEFAULT]

@@ -62,6 +62,12 @@ def test_a_ratio_to_nothing_has_no_bound() -> None:
     assert np.isinf(estimate.value)
 
 
+def test_a_ratio_to_next_to_nothing_is_one_to_nothing() -> None:
+    estimate = of_ratio(np.array([50.0, 60.0, 70.0]), np.array([0.0, 0.0, 2.3e-309]))
+
+    assert (estimate.low, estimate.high) == (0, np.inf)
+
+
 def test_one_prompt_says_nothing_about_chance() -> None:
     one = np.array([90.0])
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.core.gate import Decision, GateRule, RuleResult
+from mlflow_llamaduo.core.gate import Decision, RuleResult
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import (
     Adapter,
@@ -21,6 +21,7 @@ from mlflow_llamaduo.core.records import (
     Version,
 )
 from mlflow_llamaduo.core.rounds import Round, Split, State, StopReason
+from mlflow_llamaduo.core.rules import GateRule
 from mlflow_llamaduo.core.scoring import Scorecard, Scored
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.journal import Entry, Journal

@@ -13,7 +13,7 @@ import mlflow_llamaduo
 from mlflow_llamaduo import errors
 from mlflow_llamaduo.cli import cli
 from mlflow_llamaduo.config import Project, ServiceModel
-from mlflow_llamaduo.core.figures import Figure
+from mlflow_llamaduo.core.rules import Figure
 from mlflow_llamaduo.errors import BaseModelError, BudgetError, ConfigError, DataError, LlamaDuoError, StageError
 from mlflow_llamaduo.options import OVERRIDES
 from tests.unit.builders import card, pair, project

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.core.figures import Against
-from mlflow_llamaduo.core.gate import GateRule, decide
+from mlflow_llamaduo.core.gate import decide
 from mlflow_llamaduo.core.interval import of_scores
 from mlflow_llamaduo.core.records import Judgement, Response, Verdict
+from mlflow_llamaduo.core.rules import GateRule
 from mlflow_llamaduo.core.scoring import perf_matching, prompt_of, score
 from tests.unit.builders import response, unjudged, verdict
 

@@ -6,7 +6,8 @@ Columns: precision and similarity by GPT-4o, Claude and Gemini; each mean, cover
 import pytest
 
 from mlflow_llamaduo.core.figures import Against
-from mlflow_llamaduo.core.gate import GateRule, decide
+from mlflow_llamaduo.core.gate import decide
+from mlflow_llamaduo.core.rules import GateRule
 from mlflow_llamaduo.core.scoring import perf_matching
 from tests.unit.builders import card
 
