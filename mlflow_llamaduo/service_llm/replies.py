@@ -146,7 +146,7 @@ def _standing(text: str) -> Iterator[dict[str, Any]]:
 
 def _mentions(text: str, key: str) -> bool:
     """Could something in the text be read, or mended, as an object with this key?"""
-    return bool(re.search(r"[{}\uff5b\uff5d]|\\u", text)) and _words(key) in _words(text)
+    return bool(re.search(r"[\[\]{}\uff3b\uff3d\uff5b\uff5d]|\\u", text)) and _words(key) in _words(text)
 
 
 def _said(value: Any) -> str:
