@@ -126,10 +126,27 @@ class ServiceLLMs(Section):
         return (self.judge, *self.other_judges)
 
 
+class Volume(Section):
+    """What of the recipe is another from some number of train rows on."""
+
+    lora_rank: Positive | None = None
+    lora_alpha: Positive | None = None
+    epochs: Positive | None = None
+
+
 class FineTune(Section):
-    """The QLoRA recipe (paper, appendix; figures in docs/reference). Lengths in tokens."""
+    """The QLoRA recipe (paper, appendix; figures in docs/reference), and the workers of Ray Train. Lengths in tokens.
+
+    `from_rows` changes rank, alpha and epochs with the number of train rows. `chat_template` is the base model's own,
+    or ChatML for a base that has none. A row of more than `max_length` tokens loses the beginning of its prompt
+    (`shorten`) or is left out (`reject`). Training stops after `patience` epochs without a lower dev loss (0: never).
+    A checkpoint is kept after each epoch and every `checkpoint_steps` optimizer steps (0: none) in `storage`, a folder
+    or URL (`s3://...`) that all workers reach (empty: the working folder); after a failure, `max_failures` times at
+    most, training goes on from it.
+    """
 
     quantization: Literal["nf4", "none"] = "nf4"
+    chat_template: Literal["own", "chatml"] = "own"
     lora_rank: Positive = 32
     lora_alpha: Positive = 64
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -138,12 +155,27 @@ class FineTune(Section):
     batch_size: Positive = 4
     gradient_accumulation: Positive = 2
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    max_length: Positive = 1024
+    max_length: Annotated[int, Field(ge=16)] = 1024
+    too_long: Literal["shorten", "reject"] = "shorten"
+    from_rows: dict[Positive, Volume] = {}
+    patience: Annotated[int, Field(ge=0)] = 3
     seed: int = 42
     workers: Positive = 1
     gpus_per_worker: Annotated[int, Field(ge=0)] = 1
     cpus_per_worker: Positive = 1
+    accelerator_type: str = ""
+    storage: str = ""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    max_failures: Annotated[int, Field(ge=0)] = 2
     usd_per_hour: Usd = 0.0
+
+    def at(self, rows: int) -> "FineTune":
+        """The recipe for so many train rows."""
+        changed: dict[str, Any] = {}
+        for least in sorted(self.from_rows):
+            if rows >= least:
+                changed |= self.from_rows[least].model_dump(exclude_none=True)
+        return self.model_copy(update={**changed, "from_rows": {}})
 
     def usd(self, seconds: float) -> float:
         """Dollars of all workers for so many seconds of training; `usd_per_hour` is one worker's price."""
@@ -151,8 +183,14 @@ class FineTune(Section):
 
 
 class Inference(Section):
-    """How the local model answers the test prompts: K responses a prompt, sampled (paper, section 4.1)."""
+    """How the local model answers the test prompts: K responses a prompt, sampled (paper, section 4.1).
 
+    `engine` vllm wants the extra `[vllm]`. `actors` engines share the prompts, each with `gpus` GPUs of
+    `accelerator_type` (Ray's names: A100-80G, L4; empty: any).
+    """
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    actors: Positive = 1
     responses_per_prompt: Positive = 4
     temperature: Annotated[float, Field(ge=0)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -160,6 +198,7 @@ class Inference(Section):
     batch_size: Positive = 16
     seed: int = 42
     gpus: Annotated[int, Field(ge=0)] = 1
+    accelerator_type: str = ""
 
 
 class Judging(Section):
@@ -233,6 +272,7 @@ class Serving(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     max_new_tokens: Positive = 512
     gpus: Annotated[int, Field(ge=0)] = 1
+    accelerator_type: str = ""
 
 
 class Costs(Section):

@@ -23,6 +23,9 @@ from mlflow_llamaduo.core.rules import BASELINES, OPPONENTS, GateRule
 if TYPE_CHECKING:
     from mlflow_llamaduo.core.rounds import Limits
 
+FLEET = {"accelerator_type", "storage", "max_failures", "checkpoint_steps", "cpus_per_worker"}
+"""Of the fine-tuning: where it runs and how it recovers, which does not change the adapter."""
+
 
 class Project(Section):
     """Everything one alignment needs to know."""
@@ -108,7 +111,8 @@ class Project(Section):
             "serving": True,
             "costs": True,
             "limits": True,
-            "finetune": {"usd_per_hour"},
+            "finetune": FLEET | {"usd_per_hour"},
+            "inference": {"actors", "accelerator_type"},
             "service_llm": True,
             "judging": {"trace_share", "thresholds", "metrics"},
             "synthesis": {"trace_share"},
