@@ -78,7 +78,7 @@ class LocalModel:
             model_input: a string, a list of strings, or rows with a column `prompt`.
             params: `temperature` (0 is greedy, the default here), `max_new_tokens` (the package's), `seed`.
         """
-        from mlflow_llamaduo.inference.transformers_engine import Sampling
+        from mlflow_llamaduo.inference.engine import Sampling
 
         prompts = _prompts(model_input)
         given = {name: value for name, value in (params or {}).items() if value is not None}

@@ -28,7 +28,7 @@ class _Actor:
         self, adapter: str | None, chats: list[list[dict[str, str]]], sampling: dict[str, Any], samples: int
     ) -> list[list[tuple[str, int]]]:
         """Text and tokens of `samples` answers to each conversation."""
-        from mlflow_llamaduo.inference.transformers_engine import Sampling
+        from mlflow_llamaduo.inference.engine import Sampling
 
         if adapter != self._adapter:
             self._engine.use(adapter)

@@ -7,10 +7,10 @@ what is served: unquantized base, adapter on top, the tokenizer and template tha
 import threading
 import warnings
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import (
@@ -23,27 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-Chat = Sequence[dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to decode: temperature 0 is greedy; lengths in tokens."""
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One answer: its text, tokens read and written, and `stop` or `length`."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str
+from mlflow_llamaduo.inference.engine import Chat, Generated, Sampling
 
 
 class TransformersEngine:
@@ -85,6 +65,37 @@ class TransformersEngine:
     def count(self, chat: Chat) -> int:
         """Tokens of a conversation as the model reads it."""
         return int(self._encode([chat])["input_ids"].shape[1])
+
+    @property
+    def dtype(self) -> str:
+        """The number format that the base computes in: `float32`, `bfloat16`."""
+        return str(self._base.dtype).removeprefix("torch.")
+
+    @property
+    def adapter_active(self) -> bool:
+        """True if an adapter is in use that changes anything: not all of its update is zero."""
+        if self._peft is None:
+            return False
+        return any(bool(weight.any()) for name, weight in self._peft.named_parameters() if "lora_B" in name)
+
+    def prompt_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
+        """The token ids of each prompt as the model reads them, the opening of the answer included."""
+        return [
+            self._tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=True)["input_ids"]
+            for chat in chats
+        ]
+
+    def first_token_logprobs(self, chats: Sequence[Chat]) -> np.ndarray:
+        """Natural logarithms of the probabilities of each answer's first token at temperature 1: [chats, vocabulary].
+
+        Each prompt is read alone, without padding; the numbers are float32 whatever the base computes in.
+        """
+        rows = []
+        with torch.inference_mode():
+            for ids in self.prompt_ids(chats):
+                logits = self._model(torch.tensor([ids], device=self._base.device), logits_to_keep=1).logits
+                rows.append(torch.log_softmax(logits[0, -1].float(), dim=-1).cpu().numpy())
+        return np.stack(rows)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: int = 1) -> list[list[Generated]]:
         """`samples` answers to each conversation, all in one left-padded batch."""

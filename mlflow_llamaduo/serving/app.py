@@ -73,7 +73,7 @@ class Replica:
 
     def _decoding(self, request: ChatRequest) -> tuple[list[dict[str, str]], Any]:
         """The conversation and how to decode it; what the request leaves open is as the gate's answers were made."""
-        from mlflow_llamaduo.inference.transformers_engine import Sampling
+        from mlflow_llamaduo.inference.engine import Sampling
 
         package = self._package
         asked = request.max_completion_tokens or request.max_tokens or self._max_new_tokens
