@@ -13,12 +13,33 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mlflow_llamaduo.errors import DataError, StageError
+from mlflow_llamaduo.errors import ConfigError, DataError, StageError
 
 T = TypeVar("T")
 
+HOME_VARIABLE = "LLAMADUO_HOME"
+"""Names the working folder: on a cluster it must outlive the job, whose own folder is thrown away."""
+
 SHOWN = 50
 """Bad rows that are told one by one; of more only the number."""
+
+
+def working_folder() -> Path:
+    """`$LLAMADUO_HOME`, or `.llamaduo` in the current folder."""
+    return Path(os.environ.get(HOME_VARIABLE) or ".llamaduo").expanduser()
+
+
+def check_working_folder() -> None:
+    """That the working folder is one that files can be locked in and SQLite can write to.
+
+    Raises:
+        ConfigError: it is a URI, such as s3://bucket.
+    """
+    if "://" in (given := os.environ.get(HOME_VARIABLE, "")):
+        raise ConfigError(
+            f"{HOME_VARIABLE}={given}: the working folder is a folder, no URI (it holds locks and an SQLite file); "
+            "mount a shared disk, and give finetune.storage the URI for checkpoints"
+        )
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -1,6 +1,6 @@
 """What is done already: a run that died goes on where it was and pays for nothing twice.
 
-    .llamaduo/<task>/
+    .llamaduo/<task>/                    or $LLAMADUO_HOME/<task>/
         stages/<stage>/<digest>.json     a finished stage's value, found by the digest of its inputs
         stages/finetune/<digest>/        an adapter's files
         alignments/<fingerprint>.json    the loop's state after its last finished round, and MLflow run ids
@@ -22,12 +22,12 @@ from pydantic.dataclasses import dataclass
 
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rounds import State, StopReason
-from mlflow_llamaduo.files import locked, write_atomic
+from mlflow_llamaduo.files import locked, working_folder, write_atomic
 
 T = TypeVar("T")
 
-HOME = Path(".llamaduo")
-"""The working folder, below the current one."""
+HOME = working_folder()
+"""The working folder: below the current one, or where LLAMADUO_HOME says."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mlflow_llamaduo.coverage.source import collect as collect_rows
 from mlflow_llamaduo.coverage.sources import resolved, source_rows
 from mlflow_llamaduo.coverage.split import split
 from mlflow_llamaduo.errors import ConfigError, DataError
+from mlflow_llamaduo.files import check_working_folder
 from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import task_prompts
@@ -29,9 +30,10 @@ def check(project: Project) -> Gathered:
     """All that can be known to be wrong before anything starts.
 
     Raises:
-        ConfigError: a paid model has no key or no known price.
+        ConfigError: a paid model has no key or no known price; LLAMADUO_HOME is no folder.
         DataError: fewer rows are pairs than the split needs.
     """
+    check_working_folder()
     check_models(*project.service_llm.models)
     check_judges(project)
     if project.limits.rounds > 1:

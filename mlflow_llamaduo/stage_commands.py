@@ -102,10 +102,11 @@ def curate(
 
     What is known of the train file is kept in .llamaduo/curation/: the next time only what was added to it is read.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    from mlflow_llamaduo.journal import HOME
     from mlflow_llamaduo.steps.curate import Paths, curate_files
 
     beside = rejected or out.with_suffix(".rejected.jsonl")
-    curate_files(Paths(in_, train, test, out, beside, report), Path(".llamaduo") / "curation", say)
+    curate_files(Paths(in_, train, test, out, beside, report), HOME / "curation", say)
 
 
 @click.command("judge-report")

@@ -16,7 +16,7 @@ from mlflow_llamaduo.service_llm.flow import Answer, Flow, drive, relaxed_gc
 from mlflow_llamaduo.service_llm.meter import Meter
 from mlflow_llamaduo.service_llm.rate import Limits, Turnstile
 from mlflow_llamaduo.service_llm.shared_rate import turnstile
-from mlflow_llamaduo.service_llm.store import ReplyStore
+from mlflow_llamaduo.service_llm.store import REPLIES, ReplyStore
 from mlflow_llamaduo.service_llm.terms import terms
 
 Trace = Callable[[str, Request, Answer, Purpose], None]
@@ -84,7 +84,7 @@ class ServiceLLM:
         if not self.llm.batch and self.store.batches(self.model, self.purpose.run):
             raise ConfigError(
                 f"a batch of this run is open at {self.model}: set batch to true again to collect it (or cancel it "
-                "there, and delete its row from the table batches of .llamaduo/replies.sqlite)"
+                f"there, and delete its row from the table batches of {REPLIES})"
             )
         answers = self._in_batches(requests) if self.llm.batch else self._one_by_one(requests)
         with relaxed_gc():

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from mlflow_llamaduo.files import working_folder
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply
 from mlflow_llamaduo.service_llm.owner import alive, owner
 from mlflow_llamaduo.service_llm.store_file import connect, prepare
 
-REPLIES = Path(".llamaduo/replies.sqlite")
+REPLIES = working_folder() / "replies.sqlite"
 """The store of a working folder."""
 HELD = "SELECT run, most_usd AS usd FROM holds UNION ALL SELECT run, most_usd FROM batches"
 OPEN = "open when the process ended; it may have been billed"
