@@ -80,7 +80,8 @@ def prompt_ids(tokenizer: Any, messages: Chat) -> list[int]:
         raise DataError("a conversation without messages has no prompt")
     from jinja2 import TemplateError
 
-    chat = list(messages) if turn(tokenizer).system else _folded(messages)
+    chat = [{"role": message["role"], "content": _clean(message["content"])} for message in messages]
+    chat = chat if turn(tokenizer).system else _folded(chat)
     try:
         return _encoded(tokenizer, chat)
     except TemplateError as error:
@@ -95,7 +96,7 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     what they take for the beginning.
     """
     ids: list[int] = []
-    for piece in _apart(text, _specials(tokenizer, tokenizer.eos_token)):
+    for piece in _apart(_clean(text), _specials(tokenizer, tokenizer.eos_token)):
         ids += _after_anchor(tokenizer, piece)
     return ids
 
@@ -152,6 +153,11 @@ def _folded(messages: Chat) -> list[dict[str, str]]:
 def _specials(tokenizer: Any, eos: str | None) -> tuple[str, ...]:
     """Eos is an argument for the cache alone: looking through all added tokens takes as long as encoding a prompt."""
     return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+
+
+def _clean(text: str) -> str:
+    """JSON can hold half a surrogate pair, which no tokenizer takes: it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @lru_cache(maxsize=8)
