@@ -31,7 +31,7 @@ def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None 
         raise ConfigError(f"unknown task {task!r}{nearest(task, tasks)}; known: {', '.join(tasks)}")
     profile_file = _profile_file(root, profile)
     duo = root / task / "duo.yaml"
-    sources = {duo: _read(duo), profile_file: _read(profile_file)}
+    sources = {duo: _read(duo), profile_file: _of_task(_read(profile_file), profile_file, task, tasks)}
     sources |= {
         Path(f"{duo} (profiles)"): _settle(sources, duo, profile_file, _profiles(root)),
         Path("command line"): _tree({k: v for k, v in (overrides or {}).items() if v is not None}),
@@ -124,6 +124,17 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def _of_task(profile: dict[str, Any], file: Path, task: str, known: list[str]) -> dict[str, Any]:
+    """The profile with what it says of this task over it, as the paper has another rate for coding."""
+    own = profile.pop("tasks", None) or {}
+    if not isinstance(own, dict) or not all(isinstance(tree, dict) for tree in own.values()):
+        raise ConfigError(f"{file}: tasks: expected a section of the profile's own keys for each task it names")
+    for name in own:
+        if name not in known:
+            raise ConfigError(f"{file}: tasks: unknown task {name!r}{nearest(str(name), known)}")
+    return _merge(profile, own.get(task, {}))
 
 
 def _settle(sources: dict[Path, dict[str, Any]], duo: Path, profile_file: Path, known: list[str]) -> dict[str, Any]:

@@ -469,6 +469,47 @@ def test_an_unknown_key_in_what_a_task_says_of_a_profile_is_told(
     assert "profiles: expected a section" in complaint()
 
 
+def test_a_profile_may_say_what_a_task_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = {
+        **PROFILE,
+        "finetune": {"epochs": 3, "batch_size": 4},
+        "tasks": {"closed_qa": {"finetune": {"batch_size": 8}}},
+    }
+    folder_with(tmp_path, monkeypatch, duo=DUO, profile=profile)
+    found = load("closed_qa", "local").finetune
+    assert (found.epochs, found.batch_size) == (3, 8)
+
+    folder_with(
+        tmp_path, monkeypatch, duo={**DUO, "profiles": {"local": {"finetune": {"batch_size": 2}}}}, profile=profile
+    )
+    assert load("closed_qa", "local").finetune.batch_size == 2, "the task's own word goes over the profile's"
+    assert load("closed_qa", "local", {"finetune.batch_size": 1}).finetune.batch_size == 1
+
+
+def test_what_a_profile_says_of_another_task_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "coding" / "duo.yaml"
+    other.parent.mkdir()
+    other.write_text("{}")
+    profile = {**PROFILE, "finetune": {"batch_size": 4}, "tasks": {"coding": {"finetune": {"batch_size": 8}}}}
+    folder_with(tmp_path, monkeypatch, duo=DUO, profile=profile)
+    assert load("closed_qa", "local").finetune.batch_size == 4
+    assert load("coding", "local").finetune.batch_size == 8
+
+
+def test_an_unknown_task_or_key_in_what_a_profile_says_of_a_task_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_with(tmp_path, monkeypatch, duo=DUO, profile={**PROFILE, "tasks": {"closed_qs": {}}})
+    assert "local.yaml: tasks: unknown task 'closed_qs'; did you mean 'closed_qa'?" in complaint()
+
+    tasks: dict[str, Any] = {"closed_qa": {"finetune": {"epoch": 2}}}
+    folder_with(tmp_path, monkeypatch, duo=DUO, profile={**PROFILE, "tasks": tasks})
+    assert "local.yaml: unknown key finetune.epoch; did you mean 'epochs'?" in complaint()
+
+    folder_with(tmp_path, monkeypatch, duo=DUO, profile={**PROFILE, "tasks": ["closed_qa"]})
+    assert "tasks: expected a section" in complaint()
+
+
 def test_the_source_that_a_task_names_goes_over_the_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = {**PROFILE, "coverage": {"source": "hub:team/pairs", "dev_rows": 3}}
     folder_with(tmp_path, monkeypatch, duo=DUO, profile=profile)
