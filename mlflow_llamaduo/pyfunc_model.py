@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlflow_llamaduo.base_models import resolve
+from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.errors import BaseModelError, DataError
+from mlflow_llamaduo.files import folder_digest
 from mlflow_llamaduo.quiet import hush
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ def pack(folder: Path, *, adapter: Path, package: Package, evidence: dict[str, A
     shutil.copytree(adapter, folder / "adapter")
     (folder / "package.json").write_text(json.dumps(asdict(package), indent=2))
     (folder / "evidence.json").write_text(json.dumps(evidence, indent=2))
+
+
+def content_digest(folder: Path) -> str:
+    """The digest of a packed version's adapter and package, its evidence aside; `nothing` where one is missing."""
+    if not (folder / "adapter").is_dir() or not (folder / "package.json").is_file():
+        return "nothing"
+    return digest(folder_digest(folder / "adapter"), (folder / "package.json").read_text())
 
 
 def unpack(folder: Path) -> "tuple[Package, TransformersEngine]":

@@ -1,0 +1,102 @@
+"""Show that a packed version, loaded as serving loads it, answers as the model that was trained.
+
+It runs where torch is, in a process of the inference pool; what it finds are values.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from mlflow_llamaduo.core.parity import PROBES_FILE, Parity, Probed, compare
+from mlflow_llamaduo.core.records import Adapter
+from mlflow_llamaduo.errors import StageError
+from mlflow_llamaduo.files import folder_digest
+from mlflow_llamaduo.pyfunc_model import content_digest, unpack
+
+Chat = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A packed version that may be registered: its folder, the digest of its content, and what was measured."""
+
+    folder: str
+    digest: str
+    parity: Parity
+
+
+def check(folder: Path, adapter: Adapter, chats: Sequence[Chat]) -> Checked:
+    """Load a packed version and hold it against what the worker wrote beside `adapter`.
+
+    Args:
+        folder: the packed version; see `pyfunc_model`.
+        adapter: what was packed.
+        chats: the prompts of the first `core.parity.PROBES` dev pairs, those that the worker asked.
+
+    Raises:
+        StageError: it does not answer as it was trained; the message says what differs, a line each.
+        BaseModelError: its base is not to be had, or is not the one of the training.
+    """
+    trained = _trained(adapter, len(chats))
+    parity = compare(trained, served(folder, chats, trained))
+    if parity.differences:
+        raise StageError(
+            f"the packed model does not answer as it was trained, and is not registered ({folder}):\n"
+            + "\n".join(f"  {line}" for line in parity.differences)
+        )
+    return Checked(str(folder), content_digest(folder), parity)
+
+
+def served(folder: Path, chats: Sequence[Chat], trained: Probed) -> Probed:
+    """What a packed version says to the prompts, asked as serving asks it; of the tokens that `trained` chose.
+
+    Raises:
+        StageError: there is no adapter in it.
+        BaseModelError: see `pyfunc_model.unpack`.
+    """
+    from mlflow_llamaduo.inference.engine import Sampling
+    from mlflow_llamaduo.probe import TOKENS, facts, probes
+
+    try:
+        package, engine = unpack(folder)
+    except FileNotFoundError as error:
+        raise StageError(
+            f"the packed model has no adapter ({error}): pack it from the folder that it was trained in"
+        ) from error
+    prompts, on = engine.prompt_ids(chats), engine.first_token_logprobs(chats)
+    with getattr(engine.model, "disable_adapter", nullcontext)():
+        off = engine.first_token_logprobs(chats)
+    rows = engine.generate(chats, Sampling(max_new_tokens=TOKENS))
+    answers = [(row[0].text, row[0].completion_tokens) for row in rows]
+    found = facts(
+        engine.model,
+        engine.tokenizer,
+        base=package.base_model,
+        base_digest=package.base_digest,
+        adapter=folder / "adapter",
+    )
+    chosen = [np.asarray(probe.first) for probe in trained.probes]
+    return Probed(found, probes(prompts, chosen, list(on), list(off), answers))
+
+
+def _trained(adapter: Adapter, count: int) -> Probed:
+    folder = Path(adapter.path)
+    found = folder_digest(folder) if folder.is_dir() else "nothing"
+    if found != adapter.digest:
+        raise StageError(
+            f"adapter path: {folder} holds {found}, not the adapter {adapter.digest} that was trained: remove the "
+            "folder and its .json, and run again"
+        )
+    file = folder / PROBES_FILE
+    probed = TypeAdapter(Probed).validate_python(json.loads(file.read_text())) if file.is_file() else None
+    if probed is None or len(probed.probes) != count:
+        raise StageError(
+            f"{file} does not say how the trained model answers {count} dev prompts: it was trained by another "
+            "llamaduo; remove the folder and its .json, and run again"
+        )
+    return probed

@@ -1,0 +1,119 @@
+"""Held side by side: what must be equal is, and every way in which a served model can be another one has its line."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_llamaduo.core.parity import SAME, TOLERANCES, Facts, Parity, Probe, Probed, compare
+
+FACTS = Facts("team/small", "b0", "w0", "rank 4, alpha 8", "t0", "k0", 2, "float32", "none")
+
+
+def logs(*shares: float) -> tuple[float, ...]:
+    return tuple(math.log(share) for share in shares)
+
+
+PROBE = Probe((5, 6, 7), (1, 2, 3), on=logs(0.7, 0.2, 0.05), off=logs(0.1, 0.3, 0.5), answer="Arn", tokens=4)
+TRAINED = Probed(FACTS, (PROBE, replace(PROBE, on=logs(0.1, 0.1, 0.7))))
+
+
+def served(facts: dict[str, Any] | None = None, **changes: Any) -> Probed:
+    """The trained side with facts, and parts of its first probe, changed."""
+    first, *others = TRAINED.probes
+    return Probed(replace(FACTS, **(facts or {})), (replace(first, **changes), *others))
+
+
+def words(found: Parity) -> list[str]:
+    return [line.split(":")[0] for line in found.differences]
+
+
+def test_equal_sides_are_at_parity() -> None:
+    found = compare(TRAINED, TRAINED)
+    assert found.differences == ()
+    assert found.figures["distance"] == 0
+    assert found.figures["effect"] == pytest.approx(1)
+    assert found.figures["strength"] == pytest.approx(1)
+    assert str(found) == "passed: distance 0, effect 1, strength 1, answers 1 (2 probes)"
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "line"),
+    [
+        ("base", "team/other", "base model: trained team/small, served team/other; give the version"),
+        ("base_digest", "b1", "base model's files: trained b0, served b1; put"),
+        ("weights", "w1", "weights: trained w0, served w1; another adapter"),
+        ("lora", "no adapter", "lora: trained rank 4, alpha 8, served no adapter; adapter_config.json"),
+        ("template", "t1", "chat template: trained t0, served t1; "),
+        ("tokenizer", "k1", "tokenizer: trained k0, served k1; "),
+        ("end", 3, "end token: trained 2, served 3; "),
+        ("dtype", "bfloat16", "dtype: trained float32, served bfloat16; "),
+    ],
+)
+def test_a_fact_that_differs_has_a_line_with_both_values_and_what_to_do(fact: str, value: Any, line: str) -> None:
+    (said,) = compare(TRAINED, served({fact: value})).differences
+    assert said.startswith(line)
+
+
+def test_every_fact_must_be_equal_but_the_quantization() -> None:
+    assert {*SAME, "quantization"} == set(Facts.__dataclass_fields__)
+
+
+def test_the_tolerance_is_that_of_the_training_s_quantization() -> None:
+    nf4 = Probed(replace(FACTS, quantization="nf4"), TRAINED.probes)
+    assert compare(nf4, served()).tolerance == TOLERANCES["nf4"]
+    assert compare(TRAINED, served()).tolerance == TOLERANCES["none"]
+
+
+def test_prompts_read_otherwise_are_named_with_the_first_place() -> None:
+    (said,) = compare(TRAINED, served(prompt=(5, 9, 7, 7))).differences
+    assert said.startswith(
+        "prompts: 1 of 2 are read as other tokens, the first from token 1 on (trained 3 tokens, served 4)"
+    )
+
+
+def test_a_base_served_in_silence_is_seen_by_figures_alone() -> None:
+    """Equal facts: nothing but what it says tells that the adapter does nothing."""
+    bare = Probed(FACTS, tuple(replace(probe, on=probe.off) for probe in TRAINED.probes))
+    found = compare(TRAINED, bare)
+    assert words(found) == ["distance", "active", "effect"]
+    assert found.figures["strength"] == 0
+
+
+def test_half_the_adapter_is_seen_by_its_strength() -> None:
+    half = tuple(
+        replace(probe, on=tuple((a + b) / 2 for a, b in zip(probe.on, probe.off, strict=True)))
+        for probe in TRAINED.probes
+    )
+    found = compare(TRAINED, Probed(FACTS, half))
+    assert "effect" in words(found)
+    assert found.figures["strength"] == pytest.approx(0.5)
+
+
+def test_another_answer_and_one_that_does_not_end_are_seen() -> None:
+    assert words(compare(TRAINED, served(answer="Bern"))) == ["answers"]
+    assert words(compare(TRAINED, served(tokens=16))) == ["answers"]
+
+
+def test_no_numbers_are_one_line() -> None:
+    diverged = (math.nan,) * 3
+    assert words(compare(TRAINED, served(on=diverged))) == ["figures"]
+
+
+@given(
+    st.lists(
+        st.tuples(*(st.lists(st.floats(-30, -1.2), min_size=3, max_size=3) for _ in range(3))), min_size=1, max_size=5
+    ),
+    st.text(max_size=5),
+    st.text(max_size=5),
+)
+def test_figures_stay_in_their_bounds(rows: list[tuple[list[float], ...]], one: str, other: str) -> None:
+    ours = [Probe((1,), (1, 2, 3), tuple(on), tuple(off), one, 3) for on, off, _ in rows]
+    theirs = [Probe((1,), (1, 2, 3), tuple(on), tuple(off), other, 3) for _, off, on in rows]
+    found = compare(Probed(FACTS, tuple(ours)), Probed(FACTS, tuple(theirs))).figures
+    for name in ("distance", "answers", "active", "trained_active"):
+        assert 0 <= found[name] <= 1
+    assert -1.0001 <= found["effect"] <= 1.0001
