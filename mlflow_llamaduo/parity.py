@@ -5,14 +5,13 @@ It runs where torch is, in a process of the inference pool; what it finds are va
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from mlflow_llamaduo.core.parity import PROBES_FILE, Parity, Probed, compare
+from mlflow_llamaduo.core.parity import PROBES_FILE, TOKENS, Parity, Probed, compare
 from mlflow_llamaduo.core.records import Adapter
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.files import folder_digest
@@ -36,7 +35,7 @@ def check(folder: Path, adapter: Adapter, chats: Sequence[Chat]) -> Checked:
     Args:
         folder: the packed version; see `pyfunc_model`.
         adapter: what was packed.
-        chats: the prompts of the first `core.parity.PROBES` dev pairs, those that the worker asked.
+        chats: the prompts of `core.parity.probed_pairs`, those that the worker asked.
 
     Raises:
         StageError: it does not answer as it was trained; the message says what differs, a line each.
@@ -60,7 +59,7 @@ def served(folder: Path, chats: Sequence[Chat], trained: Probed) -> Probed:
         BaseModelError: see `pyfunc_model.unpack`.
     """
     from mlflow_llamaduo.inference.engine import Sampling
-    from mlflow_llamaduo.probe import TOKENS, facts, probes
+    from mlflow_llamaduo.probe import facts, probes, said
 
     try:
         package, engine = unpack(folder)
@@ -68,11 +67,10 @@ def served(folder: Path, chats: Sequence[Chat], trained: Probed) -> Probed:
         raise StageError(
             f"the packed model has no adapter ({error}): pack it from the folder that it was trained in"
         ) from error
-    prompts, on = engine.prompt_ids(chats), engine.first_token_logprobs(chats)
-    with getattr(engine.model, "disable_adapter", nullcontext)():
-        off = engine.first_token_logprobs(chats)
+    prompts, replies = engine.prompt_ids(chats), [probe.reply for probe in trained.probes]
+    answered = said(engine.model, prompts, replies)
     rows = engine.generate(chats, Sampling(max_new_tokens=TOKENS))
-    answers = [(row[0].text, row[0].completion_tokens) for row in rows]
+    answers = [(row[0].text, row[0].finish_reason == "stop") for row in rows]
     found = facts(
         engine.model,
         engine.tokenizer,
@@ -80,8 +78,8 @@ def served(folder: Path, chats: Sequence[Chat], trained: Probed) -> Probed:
         base_digest=package.base_digest,
         adapter=folder / "adapter",
     )
-    chosen = [np.asarray(probe.first) for probe in trained.probes]
-    return Probed(found, probes(prompts, chosen, list(on), list(off), answers))
+    first = [np.asarray(probe.first) for probe in trained.probes]
+    return Probed(found, probes(prompts, replies, first, answered, answers))
 
 
 def _trained(adapter: Adapter, count: int) -> Probed:

@@ -7,7 +7,7 @@ side is asked by `mlflow_llamaduo.parity`, through what serving itself calls; `f
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlflow_llamaduo.core.parity import PROBES_FILE, TOP, Facts, Probe, Probed
+from mlflow_llamaduo.core.parity import PROBES_FILE, TOKENS, TOP, Facts, Probe, Probed
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.files import write_atomic
 
-Chat = Sequence[dict[str, str]]
+Ids = Sequence[int]
+Said = tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], list[tuple[int, ...]]]
 
-TOKENS = 16
-"""Length of the greedy answers."""
 WEIGHTS = "adapter_model.safetensors"
 
 
 def trained(
     model: Any,
     tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
     base: str,
     base_digest: str,
@@ -41,18 +40,20 @@ def trained(
     Args:
         model: a PEFT model on its base, quantized or not; it is asked in eval mode and left as it was.
         tokenizer: the one that made the training rows.
-        prompts: token ids of the first `core.parity.PROBES` dev prompts, as `chat_template.prompt_ids` makes them.
+        rows: token ids of prompt (as `chat_template.prompt_ids` makes them) and response, end token
+            and all, of `core.parity.probed_pairs`; none is shortened.
         base: the base model's name.
         base_digest: that of its folder.
         adapter: the folder that the adapter was saved in.
     """
+    prompts = [prompt for prompt, _ in rows]
+    replies = [reply[:TOKENS] for _, reply in rows]
     with _asked(model):
-        on, answers = _say(model, tokenizer, prompts, TOKENS)
-        with model.disable_adapter():
-            off, _ = _say(model, tokenizer, prompts, 1)
+        on, off, choices = said(model, prompts, replies)
     found = facts(model, tokenizer, base=base, base_digest=base_digest, adapter=adapter)
-    chosen = [np.argsort(-row, kind="stable")[:TOP] for row in on]
-    return Probed(found, probes(prompts, chosen, list(on), list(off), answers))
+    first = [np.argsort(-row, kind="stable")[:TOP] for row in on]
+    answers = [_begun(tokenizer, *row) for row in zip(replies, choices, strict=True)]
+    return Probed(found, probes(prompts, replies, first, (on, off, choices), answers))
 
 
 def write(folder: Path, probed: Probed) -> None:
@@ -60,17 +61,34 @@ def write(folder: Path, probed: Probed) -> None:
     write_atomic(folder / PROBES_FILE, json.dumps(asdict(probed)))
 
 
+def said(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids]) -> Said:
+    """Log-probabilities [vocabulary] of each answer's first token with the adapter and without, and greedy choices.
+
+    One conversation at a time, so that no padding changes a number, and without generating: a base that is quantized
+    is unpacked anew for every token, which on two cores takes longer than reading all of a prompt.
+    """
+    with torch.no_grad():
+        rows = [_read(model, prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
+        with getattr(model, "disable_adapter", nullcontext)():
+            bare = [_read(model, prompt, ())[0] for prompt in prompts]
+    return [row[0] for row in rows], bare, [tuple(row.argmax(axis=-1).tolist()) for row in rows]
+
+
 def probes(
-    prompts: Sequence[Sequence[int]],
-    chosen: Sequence[NDArray[np.int64]],
-    on: Sequence[NDArray[np.float32]],
-    off: Sequence[NDArray[np.float32]],
-    answers: Sequence[tuple[str, int]],
+    prompts: Sequence[Ids],
+    replies: Sequence[Ids],
+    first: Sequence[NDArray[np.int64]],
+    answered: Said,
+    answers: Sequence[tuple[str, bool]],
 ) -> tuple[Probe, ...]:
-    """One value a prompt, of the log-probabilities of all tokens and of the answers with their lengths."""
+    """One value a pair; of all log-probabilities those of the tokens `first`."""
     return tuple(
-        Probe(tuple(ids), tuple(top.tolist()), _rounded(with_[top]), _rounded(without[top]), text, length)
-        for ids, top, with_, without, (text, length) in zip(prompts, chosen, on, off, answers, strict=True)
+        Probe(
+            tuple(prompt), tuple(reply), tuple(top.tolist()), _rounded(on[top]), _rounded(off[top]), choices, *answer
+        )
+        for prompt, reply, top, on, off, choices, answer in zip(
+            prompts, replies, first, *answered, answers, strict=True
+        )
     )
 
 
@@ -102,45 +120,31 @@ def _lora(model: Any) -> str:
     return f"rank {config.r}, alpha {config.lora_alpha}, factor {factors} in {len(layers)} layers ({where})"
 
 
-def _say(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], tokens: int
-) -> tuple[NDArray[np.float32], list[tuple[str, int]]]:
-    """Log-probabilities of each answer's first token [prompts, vocabulary], and the greedy answers.
-
-    All prompts in one left-padded batch: a quantized base on a CPU is unpacked at every step.
-    """
-    width, end = max(map(len, prompts)), tokenizer.eos_token_id
-    rows = [[end] * (width - len(ids)) + list(ids) for ids in prompts]
-    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-    written = model.generate(
-        input_ids=torch.tensor(rows, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        max_new_tokens=tokens,
-        do_sample=False,
-        use_cache=True,
-        eos_token_id=end,
-        pad_token_id=end,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    first = torch.log_softmax(written.logits[0].float(), dim=-1).cpu().numpy()
-    return first, [_answer(tokenizer, ids) for ids in written.sequences[:, width:].tolist()]
+def _read(model: Any, prompt: Ids, reply: Ids) -> NDArray[np.float32]:
+    """Log-probabilities of the next token after the prompt and after each token of the reply, the last one aside."""
+    ids = torch.tensor([[*prompt, *reply[:-1]]], device=model.device)
+    logits = model(input_ids=ids, logits_to_keep=max(1, len(reply))).logits[0]
+    rows: NDArray[np.float32] = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
+    return rows
 
 
-def _answer(tokenizer: Any, ids: list[int]) -> tuple[str, int]:
-    """Up to the end token, which counts, as engines count it."""
-    end = tokenizer.eos_token_id
-    ids = ids[: ids.index(end) + 1] if end in ids else ids
-    return tokenizer.decode(ids, skip_special_tokens=True).strip(), len(ids)
+def _begun(tokenizer: Any, reply: Ids, choices: Ids) -> tuple[str, bool]:
+    """The greedy answer as far as it is known: while it is the reply, and one token more."""
+    known: list[int] = []
+    for given, chosen in zip(reply, choices, strict=True):
+        known.append(chosen)
+        if given != chosen or chosen == tokenizer.eos_token_id:
+            break
+    return tokenizer.decode(known, skip_special_tokens=True).strip(), known[-1] == tokenizer.eos_token_id
 
 
 @contextmanager
 def _asked(model: Any) -> Iterator[None]:
-    """Without dropout and gradients; in bf16 where the model was trained under autocast, which a GPU is."""
+    """Without dropout; in bf16 where the model was trained under autocast, which a GPU is."""
     training, half = model.training, torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
             yield
     finally:
         model.train(training)

@@ -17,10 +17,14 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
+from mlflow_llamaduo.core.records import Pair, PairSet
+
 TOP = 64
 """Tokens of a probe: the likeliest ones of the trained model."""
-PROBES = 8
-"""Dev prompts that are asked, the first ones; fewer where dev has fewer."""
+PROBES = 4
+"""Dev pairs that are asked; fewer where dev has fewer."""
+TOKENS = 16
+"""How far into an answer greedy choices are compared."""
 PROBES_FILE = "probes.json"
 """Stands in the folder of an adapter."""
 
@@ -47,18 +51,22 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One prompt as a model reads it, and what it says to it.
+    """One dev pair as a model reads it, and what it says to it.
 
     `on` and `off` are log-probabilities (nats) of the tokens `first` as the answer's first token, with the adapter
-    and without it. `answer` is the greedy answer, `tokens` its length.
+    and without it. `choices` are the likeliest tokens after the prompt and after each token of `reply`, the pair's
+    own response. `answer` is the greedy answer, or its beginning: up to where it leaves the reply; `ended` says that
+    it is whole.
     """
 
     prompt: tuple[int, ...]
+    reply: tuple[int, ...]
     first: tuple[int, ...]
     on: tuple[float, ...]
     off: tuple[float, ...]
+    choices: tuple[int, ...]
     answer: str
-    tokens: int
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +81,19 @@ class Probed:
 class Tolerance:
     """How far served may be from trained, in the figures of `figures`.
 
-    The most `distance`, the least `effect` and `answers`, and between what `strength` is to be.
+    The most `distance`, the least `effect`, `choices` and `answers`, and between what `strength` is to be.
     """
 
     distance: float
     effect: float
     strength: tuple[float, float]
+    choices: float
     answers: float
 
 
 TOLERANCES = {
-    "none": Tolerance(distance=0.02, effect=0.99, strength=(0.95, 1.05), answers=0.9),
-    "nf4": Tolerance(distance=0.25, effect=0.8, strength=(0.7, 1.4), answers=0.3),
+    "none": Tolerance(distance=0.02, effect=0.99, strength=(0.95, 1.05), choices=0.9, answers=0.9),
+    "nf4": Tolerance(distance=0.25, effect=0.8, strength=(0.7, 1.4), choices=0.7, answers=0.3),
 }
 """By the quantization of the training."""
 
@@ -119,9 +128,15 @@ class Parity:
 
     def __str__(self) -> str:
         found = ", ".join(
-            f"{name} {self.figures[name]:.3g}" for name in ("distance", "effect", "strength", "answers")
+            f"{name} {self.figures[name]:.3g}" for name in ("distance", "effect", "strength", "choices", "answers")
         )
         return f"{'passed' if not self.differences else 'not passed'}: {found} ({self.probes} probes)"
+
+
+def probed_pairs(dev: PairSet) -> tuple[Pair, ...]:
+    """The pairs that both sides are asked: the shortest ones, which fit into every context and cost least."""
+    shortest = sorted(dev, key=lambda pair: (len(pair.instruction) + len(pair.response), pair.id))
+    return tuple(shortest[:PROBES])
 
 
 def compare(trained: Probed, served: Probed) -> Parity:
@@ -138,9 +153,10 @@ def figures(trained: Probed, served: Probed) -> dict[str, float]:
     Returns:
         `distance`: total variation of the first token's distributions, mean over the probes, 0 to 1 (all tokens that
         are not in `first` count as one). `effect`: the cosine between what the adapter changes in either side's
-        log-probabilities. `strength`: how much of that change is there; 1 is all of it, 0 none. `answers`: how much
-        of the greedy answers is the same from their beginning, as a share of the longer one, mean. `active`:
-        `distance` between the served model with and without its adapter; `trained_active`: that of the trained one.
+        log-probabilities. `strength`: how much of that change is there; 1 is all of it, 0 none. `choices`: the share
+        of likeliest tokens that are the same. `answers`: how much of the trained one's greedy answer, as far as it is
+        known, the served one's begins with. `active`: `distance` between the served model with and without its
+        adapter; `trained_active`: that of the trained one.
     """
     pairs = list(zip(trained.probes, served.probes, strict=True))
     change, there = (np.concatenate([_change(probe) for probe in side.probes]) for side in (trained, served))
@@ -149,6 +165,7 @@ def figures(trained: Probed, served: Probed) -> dict[str, float]:
         "distance": _mean([_distance(ours.on, theirs.on) for ours, theirs in pairs]),
         "effect": shared / max(float(np.sqrt(length * float(there @ there))), 1e-12),
         "strength": shared / max(length, 1e-12),
+        "choices": _mean([_choices(ours.choices, theirs.choices) for ours, theirs in pairs]),
         "answers": _mean([_same(ours, theirs) for ours, theirs in pairs]),
         "active": _mean([_distance(probe.on, probe.off) for probe in served.probes]),
         "trained_active": _mean([_distance(probe.on, probe.off) for probe in trained.probes]),
@@ -199,9 +216,14 @@ def _beyond(found: dict[str, float], tolerance: Tolerance) -> Iterator[str]:
             f"{low:g} to {high:g}), with a cosine of {found['effect']:.3f} (at least {tolerance.effect:g}); its "
             "weights, its alpha or its base are others"
         )
+    if found["choices"] < tolerance.choices:
+        yield (
+            f"choices: {found['choices']:.2f} of the likeliest tokens along the dev responses are the same, at least "
+            f"{tolerance.choices:g}; the weights or the prompts are not those of the training"
+        )
     if found["answers"] < tolerance.answers:
         yield (
-            f"answers: greedy answers share {found['answers']:.2f} of their length from their beginning, at least "
+            f"answers: {found['answers']:.2f} of the trained model's greedy answers is found again, at least "
             f"{tolerance.answers:g}; the weights, the prompts or the end token are not those of the training"
         )
 
@@ -218,12 +240,18 @@ def _distance(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return float(np.abs(left - right).sum() + abs(left.sum() - right.sum())) / 2
 
 
-def _same(one: Probe, other: Probe) -> float:
-    """Of equal texts the share of the tokens: an answer that does not end may go on with what is no text."""
-    if one.answer == other.answer:
-        return min(one.tokens, other.tokens) / max(one.tokens, other.tokens)
-    both = zip(one.answer, other.answer, strict=False)
-    return sum(1 for _ in takewhile(_equal, both)) / max(len(one.answer), len(other.answer))
+def _choices(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    return _mean([float(ours == theirs) for ours, theirs in zip(one, other, strict=True)])
+
+
+def _same(ours: Probe, theirs: Probe) -> float:
+    """An answer that does not end where the trained model's ends may go on with what is no text."""
+    shared = sum(1 for _ in takewhile(_equal, zip(ours.answer, theirs.answer, strict=False)))
+    if ours.ended:
+        return float(theirs.ended and ours.answer == theirs.answer) or shared / (
+            1 + len(ours.answer) + len(theirs.answer)
+        )
+    return shared / len(ours.answer) if ours.answer else 1.0
 
 
 def _equal(both: tuple[object, object]) -> bool:

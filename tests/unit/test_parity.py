@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.core.parity import SAME, TOLERANCES, Facts, Parity, Probe, Probed, compare
+from mlflow_llamaduo.core.parity import PROBES, SAME, TOLERANCES, Facts, Parity, Probe, Probed, compare, probed_pairs
+from mlflow_llamaduo.core.records import PairSet
+from tests.unit.builders import pair, pairs
 
 FACTS = Facts("team/small", "b0", "w0", "rank 4, alpha 8", "t0", "k0", 2, "float32", "none")
 
@@ -17,7 +19,7 @@ def logs(*shares: float) -> tuple[float, ...]:
     return tuple(math.log(share) for share in shares)
 
 
-PROBE = Probe((5, 6, 7), (1, 2, 3), on=logs(0.7, 0.2, 0.05), off=logs(0.1, 0.3, 0.5), answer="Arn", tokens=4)
+PROBE = Probe((5, 6), (1, 2), (1, 2, 3), logs(0.7, 0.2, 0.05), logs(0.1, 0.3, 0.5), (1, 2), "Arn", ended=True)
 TRAINED = Probed(FACTS, (PROBE, replace(PROBE, on=logs(0.1, 0.1, 0.7))))
 
 
@@ -37,7 +39,7 @@ def test_equal_sides_are_at_parity() -> None:
     assert found.figures["distance"] == 0
     assert found.figures["effect"] == pytest.approx(1)
     assert found.figures["strength"] == pytest.approx(1)
-    assert str(found) == "passed: distance 0, effect 1, strength 1, answers 1 (2 probes)"
+    assert str(found) == "passed: distance 0, effect 1, strength 1, choices 1, answers 1 (2 probes)"
 
 
 @pytest.mark.parametrize(
@@ -69,9 +71,9 @@ def test_the_tolerance_is_that_of_the_training_s_quantization() -> None:
 
 
 def test_prompts_read_otherwise_are_named_with_the_first_place() -> None:
-    (said,) = compare(TRAINED, served(prompt=(5, 9, 7, 7))).differences
+    (said,) = compare(TRAINED, served(prompt=(5, 9, 7))).differences
     assert said.startswith(
-        "prompts: 1 of 2 are read as other tokens, the first from token 1 on (trained 3 tokens, served 4)"
+        "prompts: 1 of 2 are read as other tokens, the first from token 1 on (trained 2 tokens, served 3)"
     )
 
 
@@ -95,7 +97,21 @@ def test_half_the_adapter_is_seen_by_its_strength() -> None:
 
 def test_another_answer_and_one_that_does_not_end_are_seen() -> None:
     assert words(compare(TRAINED, served(answer="Bern"))) == ["answers"]
-    assert words(compare(TRAINED, served(tokens=16))) == ["answers"]
+    assert words(compare(TRAINED, served(ended=False))) == ["answers"]
+    assert words(compare(TRAINED, served(choices=(3, 3)))) == ["choices"]
+
+
+def test_the_beginning_of_an_answer_is_enough_where_no_more_is_known() -> None:
+    one = Probed(FACTS, tuple(replace(probe, answer="Ar", ended=False) for probe in TRAINED.probes))
+    assert compare(one, TRAINED).differences == ()
+
+
+def test_the_shortest_dev_pairs_are_asked_in_any_order_of_dev() -> None:
+    dev = pairs(3).with_([pair("Why?", "So"), pair("How so?", "By rail"), pair("Who?", "Ann")])
+    asked = probed_pairs(dev)
+    assert [p.instruction for p in asked[:3]] == ["Why?", "Who?", "How so?"]
+    assert len(asked) == PROBES
+    assert probed_pairs(PairSet(dev.pairs[::-1])) == asked
 
 
 def test_no_numbers_are_one_line() -> None:
@@ -111,8 +127,8 @@ def test_no_numbers_are_one_line() -> None:
     st.text(max_size=5),
 )
 def test_figures_stay_in_their_bounds(rows: list[tuple[list[float], ...]], one: str, other: str) -> None:
-    ours = [Probe((1,), (1, 2, 3), tuple(on), tuple(off), one, 3) for on, off, _ in rows]
-    theirs = [Probe((1,), (1, 2, 3), tuple(on), tuple(off), other, 3) for _, off, on in rows]
+    ours = [Probe((1,), (1,), (1, 2, 3), tuple(on), tuple(off), (1,), one, ended=len(one) > 2) for on, off, _ in rows]
+    theirs = [Probe((1,), (1,), (1, 2, 3), tuple(on), tuple(off), (2,), other, ended=True) for _, off, on in rows]
     found = compare(Probed(FACTS, tuple(ours)), Probed(FACTS, tuple(theirs))).figures
     for name in ("distance", "answers", "active", "trained_active"):
         assert 0 <= found[name] <= 1
