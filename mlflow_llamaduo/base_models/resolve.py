@@ -85,6 +85,28 @@ def resolve(name: str, say: Callable[[str], None] = lambda _: None) -> BaseModel
     )
 
 
+def at_hand(name: str, digest: str, path: str) -> Path:
+    """The folder of a base model on this machine, which may be another one than the driver's.
+
+    Args:
+        name: of the model.
+        digest: of its files, as the driver has them.
+        path: where the driver has them.
+
+    Raises:
+        BaseModelError: it is nowhere, or has other files here.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    found = resolve(name)
+    if found.digest != digest:
+        raise BaseModelError(
+            f"{found.path} on {os.uname().nodename} is not the {name} that the run began with (digest {found.digest}, "
+            f"not {digest}): put the same files on all machines, or remove that folder"
+        )
+    return found.path
+
+
 def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
     for wanted in ("config.json", "*.safetensors"):
         if not any(path.glob(wanted)):
