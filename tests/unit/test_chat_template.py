@@ -96,6 +96,8 @@ def test_what_is_saved_asks_as_what_was_trained(name: str, tmp_path: Path) -> No
     assert prompt_ids(loaded, chat) == prompt_ids(tokenizer, chat)
     assert (loaded.eos_token, loaded.pad_token) == (tokenizer.eos_token, tokenizer.pad_token)
     assert turn(loaded) == turn(tokenizer)
+    again = with_template(loaded, "own" if name in OWN else "chatml")
+    assert prompt_ids(again, chat) == prompt_ids(tokenizer, chat), "to prepare twice is to prepare once"
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -135,6 +137,18 @@ def test_hostile_text_is_still_the_text(name: str, text: str) -> None:
     tokenizer = ready(name)
     clean = text.encode("utf-8", "replace").decode()
     assert tokenizer.decode(text_ids(tokenizer, text), clean_up_tokenization_spaces=False) == clean
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("unigram", "gemma-it", "mistral-instruct")])
+@settings(max_examples=25, deadline=None)
+@given(text=WILD)
+def test_text_without_control_tokens_is_encoded_as_text_with_them_is(name: str, text: str) -> None:
+    tokenizer = ready(name)
+    clean = [{"role": "user", "content": text.encode("utf-8", "replace").decode()}]
+    marked = tokenizer.apply_chat_template(
+        clean, add_generation_prompt=True, return_dict=False, enable_thinking=False, sanitize_control_tokens=True
+    )
+    assert prompt_ids(tokenizer, ask(text)) == list(marked)
 
 
 def test_ten_thousand_end_tokens_in_a_text_are_letters() -> None:
