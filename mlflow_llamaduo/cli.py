@@ -68,12 +68,14 @@ def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
 @cli.command()
 @project_options
 def plan(project: Project) -> None:
-    """What a run would ask of the service LLM: calls, tokens, dollars and minutes. Nothing is spent.
+    """What a run would ask of the service LLM, and whether the local model fits. Nothing is spent.
 
     Dollars are given with short replies, as they are likely to be, and with long ones; minutes at the configured
-    rate. Where replies of the model are in the store, their mean length and time count.
+    rate. Where replies of the model are in the store, their mean length and time count. Memory is reckoned from the
+    base model's config.json alone; no weights are fetched.
     """
     from mlflow_llamaduo.coverage.gathered import told
+    from mlflow_llamaduo.fit_table import fit_lines
     from mlflow_llamaduo.plan import plan as planned
     from mlflow_llamaduo.plan import total
     from mlflow_llamaduo.preflight import check_judges, collect, missing, same_family
@@ -109,6 +111,8 @@ def plan(project: Project) -> None:
         f"{usd.high:.2f} if replies are long; the budget is {limits.budget_usd:.2f}"
     )
     click.echo(f"minutes: {sum(row.minutes or 0 for row in rows):.1f} of asking, if all rounds are run")
+    for line in fit_lines(project, parts):
+        click.echo(line)
     if usd.likely > limits.ask_above_usd:
         say(f"a run needs --yes: it is likely to cost more than limits.ask_above_usd ({limits.ask_above_usd:g})")
     problems = missing(*project.service_llm.models)
