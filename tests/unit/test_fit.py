@@ -1,0 +1,144 @@
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_llamaduo.base_models.shape import find_shape
+from mlflow_llamaduo.core.records import PairSet
+from mlflow_llamaduo.core.rounds import Split
+from mlflow_llamaduo.errors import BaseModelError
+from mlflow_llamaduo.fit import TEMPLATE_TOKENS, Fit, fits, rows_of
+from mlflow_llamaduo.fit_table import fit_lines
+from tests.unit.builders import pair, pairs, project
+
+LLAMA = "meta-llama/Meta-Llama-3-8B"
+PARTS = Split(pairs(40), pairs(2, "dev"), pairs(8, "test"))
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMADUO_CACHE", str(tmp_path))
+
+
+def planned(name: str = LLAMA, **sections: Any) -> dict[tuple[str, str], Fit]:
+    asked = project(base_model=name, **sections)
+    return {(fit.stage, fit.place.name): fit for fit in fits(asked, PARTS, find_shape(name))}
+
+
+def test_an_8b_model_is_trained_on_an_a100_and_served_on_an_l4() -> None:
+    found = planned()
+
+    assert set(found) == {
+        ("train", "A100-40G"),
+        ("train", "A100-80G"),
+        ("answer", "A100-40G"),
+        ("serve", "L4"),
+    }
+    assert all(fit.fits for fit in found.values())
+    assert all(fit.remedy == "" for fit in found.values())
+
+
+def test_a_batch_that_is_too_large_is_told_what_to_do() -> None:
+    long = Split(PairSet(tuple(pair("word " * 2000, f"{n}") for n in range(64))), PARTS.dev, PARTS.test)
+    asked = project(base_model=LLAMA, finetune={"batch_size": 64, "gradient_accumulation": 1, "max_length": 2048})
+    small, large = fits(asked, long, find_shape(LLAMA))[:2]
+
+    assert (small.place.name, small.fits) == ("A100-40G", False)
+    size = int(small.remedy.split("finetune.batch_size=")[1].split()[0])
+    assert small.remedy.endswith(f"finetune.gradient_accumulation={64 // size}")
+    again = project(base_model=LLAMA, finetune={"batch_size": size, "max_length": 2048})
+    assert fits(again, long, find_shape(LLAMA))[0].fits
+    assert large.memory.total == small.memory.total
+
+
+def test_a_model_that_no_l4_can_hold_is_served_elsewhere() -> None:
+    found = planned("google/gemma-7b", serving={"max_new_tokens": 4096})["serve", "L4"]
+
+    assert not found.fits
+    assert found.remedy in ("--set serving.max_new_tokens=2048", "serve on A100-40G")
+
+
+def test_the_longest_row_for_which_memory_suffices_is_said() -> None:
+    found = planned(finetune={"batch_size": 32, "max_length": 8192})["train", "A100-40G"]
+
+    assert found.fits  # the rows that are there are short
+    assert found.longest is not None
+    assert 200 < found.longest < 8192
+
+
+def test_on_this_machine_workers_share_the_memory() -> None:
+    alone = planned(finetune={"gpus_per_worker": 0})["train", "this machine"]
+    shared = planned(finetune={"gpus_per_worker": 0, "workers": 2})["train", "this machine"]
+
+    assert shared.place.there == alone.place.there / 2
+    assert alone.usd == 0
+
+
+def test_more_gpus_are_quicker_and_cost_as_much() -> None:
+    one, eight = (planned(finetune={"workers": n})["train", "A100-80G"] for n in (1, 8))
+
+    assert one.minutes is not None
+    assert eight.minutes == pytest.approx(one.minutes / 8)
+    assert eight.usd == pytest.approx(one.usd)
+
+
+def test_a_price_of_ones_own_takes_the_place_of_the_typical_one() -> None:
+    typical, own = (planned(finetune={"usd_per_hour": usd})["train", "A100-80G"] for usd in (0, 35))
+
+    assert own.usd == pytest.approx(10 * (typical.usd or 0))
+
+
+def test_the_recipe_for_many_rows_counts() -> None:
+    longer = planned(finetune={"epochs": 10, "from_rows": {20: {"epochs": 20, "lora_rank": 64}}})["train", "A100-80G"]
+    shorter = planned(finetune={"epochs": 10})["train", "A100-80G"]
+
+    assert longer.memory.adapter == 2 * shorter.memory.adapter
+    assert (longer.minutes or 0) > 2 * (shorter.minutes or 0)
+
+
+def test_rows_are_four_characters_a_token_and_a_template() -> None:
+    rows = rows_of([pair("x" * 400, "y" * 40), pair("x" * 4000, "y" * 40)], most=300)
+
+    assert (rows.longest, rows.mean) == (300, (TEMPLATE_TOKENS + 110 + 300) / 2)
+    assert rows.learned == pytest.approx(22 / (TEMPLATE_TOKENS + 410))
+    assert rows.batch(4).tokens == 1200  # no batch has more than four of the longest row
+
+
+def test_the_table_has_every_part_in_gb() -> None:
+    head, names, *lines = fit_lines(project(base_model=LLAMA), PARTS)
+
+    assert head == f"does it fit? {LLAMA}: 8.030 billion parameters; GB, estimated"
+    assert names.split()[:9] == [
+        "weights",
+        "adapter",
+        "optim.",
+        "activ.",
+        "logits",
+        "cache",
+        "rest",
+        "total",
+        "there",
+    ]
+    assert [line.split()[0] for line in lines] == ["train:", "train:", "answer:", "serve:"]
+    for line in lines:
+        *parts, total, _there = map(float, line.split()[2:11])
+        assert sum(parts) == pytest.approx(total, abs=0.04)
+
+
+def test_a_model_that_is_not_known_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> None:
+        raise BaseModelError(f"config.json of {name} is not here")
+
+    monkeypatch.setattr("mlflow_llamaduo.fit_table.find_shape", nowhere)
+
+    assert list(fit_lines(project(base_model="some/model"), PARTS)) == [
+        "does it fit? not known: config.json of some/model is not here"
+    ]
+
+
+def test_it_is_reckoned_in_no_time() -> None:
+    before = time.process_time()
+    planned()
+
+    assert time.process_time() - before < 0.5
