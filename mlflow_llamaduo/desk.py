@@ -9,7 +9,7 @@ from typing import Any
 from mlflow_llamaduo.asking import Say, asked, asking, brought, budget, given, refuse_mostly_failed, title
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
-from mlflow_llamaduo.config import Baselines, Project, ServiceModel
+from mlflow_llamaduo.config import FLEET, Baselines, Project, ServiceModel
 from mlflow_llamaduo.core.records import (
     Adapter,
     Grown,
@@ -20,7 +20,7 @@ from mlflow_llamaduo.core.records import (
 )
 from mlflow_llamaduo.core.rounds import State, Where
 from mlflow_llamaduo.errors import StageError
-from mlflow_llamaduo.finetune import finetune, optimizer_steps
+from mlflow_llamaduo.finetune import TrainWorkers, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.inference.few_shot import examples
 from mlflow_llamaduo.journal import HOME, Journal
@@ -58,24 +58,34 @@ class Desk:
         self._cleanup = cleanup
         self._connected = False
         self._pools = {base.digest: EnginePool(base, project.inference)}
+        self._workers = TrainWorkers(
+            base,
+            project.finetune,
+            name=f"{project.task}-{journal.fingerprint}",
+            folder=HOME / project.task / "training",
+            beside=project.inference.actors * project.inference.gpus,
+        )
 
     def finetune(self, train: PairSet, dev: PairSet, number: int) -> Adapter:
-        recipe = self._project.finetune
+        recipe = self._project.finetune.at(len(train))
 
         def make(place: Path) -> Adapter:
             self._say(f"{title(number)}: fine-tuning on {len(train)} pairs, {recipe.epochs} epochs at most")
             self._connect()
-            for pool in self._pools.values():
-                pool.yield_gpu()
+            if not self._workers.stay:
+                for pool in self._pools.values():
+                    pool.release()
             with bar(f"{title(number)}: fine-tuning", optimizer_steps(len(train), recipe), "step") as progress:
-                return finetune(train, dev, base=self._base, recipe=recipe, target=place, done=progress.update)
+                return self._workers.finetune(
+                    train, dev, key=place.name, target=place, done=progress.update, say=self._say
+                )
 
         inputs = [
             train.digest,
             dev.digest,
             self._base.name,
             self._base.digest,
-            recipe.model_dump(exclude={"usd_per_hour"}),
+            recipe.model_dump(exclude=FLEET | {"usd_per_hour"}),
         ]
         return self._journal.once("finetune", inputs, Adapter, make)
 
@@ -172,6 +182,7 @@ class Desk:
             self._connected = True
 
     def _release(self) -> None:
+        self._workers.close()
         for pool in self._pools.values():
             pool.release()
 

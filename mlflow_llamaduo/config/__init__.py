@@ -24,10 +24,11 @@ from mlflow_llamaduo.config.sections import (
     Synthesis,
     nearest,
 )
-from mlflow_llamaduo.config.tree import Project
+from mlflow_llamaduo.config.tree import FLEET, Project
 
 __all__ = [
     "DEFAULT_GATE",
+    "FLEET",
     "Baselines",
     "Costs",
     "Coverage",

@@ -126,6 +126,12 @@ class ServiceLLMs(Section):
         return (self.judge, *self.other_judges)
 
 
+def _reachable(storage: str) -> str:
+    if storage and not storage.startswith("/") and "://" not in storage:
+        raise ValueError("give an absolute folder that all workers reach, or a URL such as s3://bucket/folder")
+    return storage
+
+
 class Volume(Section):
     """What of the recipe is another from some number of train rows on."""
 
@@ -138,11 +144,11 @@ class FineTune(Section):
     """The QLoRA recipe (paper, appendix; figures in docs/reference), and the workers of Ray Train. Lengths in tokens.
 
     `from_rows` changes rank, alpha and epochs with the number of train rows. `chat_template` is the base model's own,
-    or ChatML for a base that has none. A row of more than `max_length` tokens loses the beginning of its prompt
-    (`shorten`) or is left out (`reject`). Training stops after `patience` epochs without a lower dev loss (0: never).
-    A checkpoint is kept after each epoch and every `checkpoint_steps` optimizer steps (0: none) in `storage`, a folder
-    or URL (`s3://...`) that all workers reach (empty: the working folder); after a failure, `max_failures` times at
-    most, training goes on from it.
+    or ChatML for a base that has none. A row of more than `max_length` tokens loses the middle of its longest user
+    text (`shorten`) or is left out (`reject`). Training stops after `patience` epochs without a lower dev loss (0:
+    never). A checkpoint is kept after each epoch and every `checkpoint_steps` optimizer steps (0: none) in `storage`,
+    a folder or URL (`s3://...`) that all workers reach (empty: the working folder); after a failure, `max_failures`
+    times at most, training goes on from it.
     """
 
     quantization: Literal["nf4", "none"] = "nf4"
@@ -164,7 +170,7 @@ class FineTune(Section):
     gpus_per_worker: Annotated[int, Field(ge=0)] = 1
     cpus_per_worker: Positive = 1
     accelerator_type: str = ""
-    storage: str = ""
+    storage: Annotated[str, AfterValidator(_reachable)] = ""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     max_failures: Annotated[int, Field(ge=0)] = 2
     usd_per_hour: Usd = 0.0

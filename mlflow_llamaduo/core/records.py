@@ -197,7 +197,10 @@ class EpochLoss:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A trained LoRA adapter on disk (safetensors, tokenizer and chat template beside it)."""
+    """A trained LoRA adapter on disk (safetensors, tokenizer and chat template beside it).
+
+    Losses are in nats per learned token, those of the best epoch; `mask` shows what is learned of three rows.
+    """
 
     path: str
     digest: str
@@ -209,6 +212,7 @@ class Adapter:
     tokens: int
     seconds: float
     losses: tuple[EpochLoss, ...] = ()
+    mask: str = ""
 
     @property
     def tokens_per_second(self) -> float:

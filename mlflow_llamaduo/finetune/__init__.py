@@ -1,5 +1,5 @@
 """Stage 2: pairs become an adapter."""
 
-from mlflow_llamaduo.finetune.trainer import finetune, optimizer_steps
+from mlflow_llamaduo.finetune.trainer import TrainWorkers, optimizer_steps
 
-__all__ = ["finetune", "optimizer_steps"]
+__all__ = ["TrainWorkers", "optimizer_steps"]

@@ -1,164 +1,199 @@
-"""What one Ray Train worker does: QLoRA with trl and peft (paper, section 3.2 and appendix).
+"""What one Ray Train worker does: one fine-tuning after the other, each with checkpoints that it can go on from.
 
-The base is quantized to 4-bit NF4 with double quantization, a LoRA adapter on all linear layers is trained on the
-response tokens alone, the epoch with the least dev loss is kept, and the adapter is saved as safetensors with the
-tokenizer and chat template it was trained with.
+    checkpoint/
+        job.json    whose it is, and the seconds of training before it
+        state/      adapter, optimizer, scheduler, random states, trainer state (transformers' own format)
+        best/       the adapter of the epoch with the least dev loss so far
+
+The worker stays for the next round's job with its base loaded, where the driver lets it.
 """
 
 import json
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
-import torch
-from datasets import Dataset
-from peft import LoraConfig
-from ray.train.huggingface.transformers import prepare_trainer
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
-from trl import SFTConfig, SFTTrainer
+from ray.train.collective import broadcast_from_rank_zero
+from transformers import AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from mlflow_llamaduo.base_models import at_hand
+from mlflow_llamaduo.chat_template import with_template
 from mlflow_llamaduo.config import FineTune
+from mlflow_llamaduo.errors import LlamaDuoError
+from mlflow_llamaduo.files import packed
+from mlflow_llamaduo.finetune.line import Job, Trained
+from mlflow_llamaduo.finetune.sft import AdapterTrainer, load_base, save_adapter
+from mlflow_llamaduo.finetune.token_rows import Tokenized, tokenized
+from mlflow_llamaduo.finetune.tokens import mask_report
 
 
-def train_worker(job: dict[str, Any]) -> None:
-    """Train on this worker's share and report the adapter as a checkpoint.
+def train_worker(config: dict[str, Any]) -> None:
+    """Work on the jobs of a `Line` until it is closed.
 
     Args:
-        job: `base_model` (name), `base_path`, `counter` (a Ray actor), `recipe` (a dumped `FineTune`), `train` and
-            `dev` (lists of `{"prompt": [messages], "completion": [messages]}`).
+        config: `line` (its actor), `base_model`, `base_digest`, `base_path` (of the driver's machine).
     """
-    recipe = FineTune(**job["recipe"])
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = _trainer(job, recipe, scratch)
-        lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-        trainer.train()
-        history = trainer.state.log_history
-        metrics = _metrics(history, tokens=sum(lengths) * recipe.epochs)
-        adapter = Path(scratch) / "adapter"
-        if ray.train.get_context().get_world_rank() == 0:
-            _save(trainer, job["base_model"], adapter)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(adapter)))
-        else:
-            ray.train.report(metrics)
+    line = config["line"]
+    worker = _Worker(config)
+    number = ray.get(line.first_open.remote())
+    while (job := ray.get(line.job.remote(number))) is not None:
+        if not worker.train(number, job):
+            return
+        number += 1
 
 
-def _trainer(job: dict[str, Any], recipe: FineTune, scratch: str) -> SFTTrainer:
-    cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported()
-    dtype = torch.bfloat16 if bf16 else torch.float32  # bf16 without hardware for it is 15 times slower
-    tokenizer = AutoTokenizer.from_pretrained(job["base_path"])
-    model = AutoModelForCausalLM.from_pretrained(
-        job["base_path"],
-        dtype=dtype,
-        device_map={"": torch.cuda.current_device()} if cuda else "cpu",
-        quantization_config=_quantization(dtype) if recipe.quantization == "nf4" else None,
-    )
-    arguments = SFTConfig(
-        output_dir=scratch,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
-        num_train_epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=recipe.warmup,
-        max_length=recipe.max_length,
-        completion_only_loss=True,
-        train_sampling_strategy="group_by_length",  # rows of like length: little padding
-        # On CPU the activations of a small batch fit in memory; recomputing them would be work for nothing.
-        activation_checkpointing=cuda,
-        bf16=bf16,
-        use_cpu=not cuda,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        logging_strategy="epoch",
-        disable_tqdm=True,
-        report_to=[],
-    )
-    trainer = SFTTrainer(
-        model,
-        args=arguments,
-        train_dataset=Dataset.from_list(job["train"]),
-        eval_dataset=Dataset.from_list(job["dev"]),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=recipe.lora_rank,
-            lora_alpha=recipe.lora_alpha,
-            lora_dropout=recipe.lora_dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
-        callbacks=[_Steps(job["counter"])],
-    )
-    return prepare_trainer(trainer)
+class _Worker:
+    """A base model, kept from job to job."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._line = config["line"]
+        self._name = config["base_model"]
+        self._path = at_hand(self._name, config["base_digest"], config["base_path"])
+        self._first = ray.train.get_context().get_world_rank() == 0
+        self._base: Any = None
+        self._quantization = ""
+
+    def train(self, number: int, job: Job) -> bool:
+        """Train one adapter and hand it over; False if that cannot be done."""
+        recipe = FineTune(**job.recipe)
+        tokenizer, rows = self._rows(number, job, recipe)
+        if rows is None:
+            return False
+        with tempfile.TemporaryDirectory() as scratch:
+            keeper = _Keeper(job.key, Path(scratch), self._name, self._line, recipe)
+            trainer = AdapterTrainer(
+                self._loaded(recipe.quantization),
+                tokenizer,
+                rows.train,
+                rows.dev,
+                recipe=recipe,
+                folder=Path(scratch) / "trainer",
+                callbacks=[keeper],
+            )
+            keeper.trainer = trainer
+            trainer.train(resume_from_checkpoint=keeper.resumed())
+            if self._first:
+                metrics = {**keeper.metrics(), "tokens": round(rows.train.tokens * trainer.state.epoch)}
+                mask = mask_report(tokenizer, rows.first)
+                trained = Trained(packed(keeper.best), metrics, mask)
+                ray.get(self._line.finish.remote(number, trained))
+            self._unload(trainer)
+        return True
+
+    def _rows(self, number: int, job: Job, recipe: FineTune) -> tuple[Any, Tokenized | None]:
+        """Tokenized by the first worker, read by all from shared memory."""
+        tokenizer = AutoTokenizer.from_pretrained(self._path)
+        found = None
+        try:
+            with_template(tokenizer, recipe.chat_template)
+            if self._first:
+                train, dev = ray.get([job.train, job.dev])
+                rows = tokenized(tokenizer, train, dev, max_length=recipe.max_length, too_long=recipe.too_long)
+                for said in rows.said:
+                    self._line.say.remote(said)
+                found = [ray.put(rows)]
+        except LlamaDuoError as error:
+            if self._first:
+                ray.get(self._line.refuse.remote(number, str(error)))
+        found = broadcast_from_rank_zero(found)
+        return tokenizer, None if found is None else ray.get(found[0])
+
+    def _loaded(self, quantization: str) -> Any:
+        if self._base is None or quantization != self._quantization:
+            self._base = load_base(str(self._path), quantization=quantization)
+            self._quantization = quantization
+        return self._base
+
+    def _unload(self, trainer: AdapterTrainer) -> None:
+        """The bare base again: without the adapter, and without the forward that trl puts in the model's place."""
+        self._base = trainer.accelerator.unwrap_model(trainer.model).unload()
+        self._base.__dict__.pop("forward", None)
 
 
-def _quantization(dtype: torch.dtype) -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+class _Keeper(TrainerCallback):
+    """Keeps the best adapter and the checkpoints, tells the driver of every step, and stops when nothing improves."""
 
+    def __init__(self, key: str, scratch: Path, base_model: str, line: Any, recipe: FineTune) -> None:
+        self.trainer: AdapterTrainer | None = None
+        self.best = scratch / "best"
+        self._key = key
+        self._scratch = scratch
+        self._base_model = base_model
+        self._line = line
+        self._recipe = recipe
+        self._before = 0.0
+        self._began = time.monotonic()
+        self._evaluated = 0.0
+        self._history: list[dict[str, float]] = []
 
-def _save(trainer: SFTTrainer, base_model: str, folder: Path) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.peft_config["default"].base_model_name_or_path = base_model  # not the path it has on this machine
-    model.save_pretrained(str(folder), safe_serialization=True)
-    trainer.processing_class.save_pretrained(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    _sort_sets(folder / "adapter_config.json")
+    def resumed(self) -> str | None:
+        """The state to go on from, if the last checkpoint is this job's; its best adapter is taken over."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        folder = Path(checkpoint.to_directory(str(self._scratch / "resumed")))
+        about = json.loads((folder / "job.json").read_text())
+        if about["key"] != self._key:
+            return None
+        self._before = about["seconds"]
+        if (folder / "best").is_dir():
+            shutil.copytree(folder / "best", self.best)
+        return str(folder / "state")
 
+    def metrics(self) -> dict[str, Any]:
+        """Losses in nats per learned token; seconds of training, evaluation not counted, in all lives of the job."""
+        train = {entry["epoch"]: entry["loss"] for entry in self._history if "loss" in entry}
+        dev = {entry["epoch"]: entry["eval_loss"] for entry in self._history if "eval_loss" in entry}
+        best = min(dev, key=lambda epoch: dev[epoch])
+        losses = [{"epoch": epoch, "train": train.get(epoch), "dev": loss} for epoch, loss in dev.items()]
+        return {
+            "train_loss": train[best],
+            "eval_loss": dev[best],
+            "best_epoch": best,
+            "seconds": max(self._seconds(), 1e-9),
+            "losses": losses,
+        }
 
-def _sort_sets(config: Path) -> None:
-    """Peft writes its sets in the order of the process: the same adapter would have another digest each time."""
-    written = json.loads(config.read_text())
-    for name in ("target_modules", "exclude_modules"):
-        if isinstance(written.get(name), list):
-            written[name].sort()
-    config.write_text(json.dumps(written, indent=2, sort_keys=True))
-
-
-def _metrics(history: list[dict[str, float]], *, tokens: int) -> dict[str, Any]:
-    """Losses in nats per response token; seconds of training, evaluation not counted."""
-    train = {entry["epoch"]: entry["loss"] for entry in history if "loss" in entry}
-    dev = {entry["epoch"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
-    evaluation = sum(entry.get("eval_runtime", 0.0) for entry in history)
-    total = next(entry for entry in reversed(history) if "train_runtime" in entry)
-    best = min(dev, key=lambda epoch: dev[epoch])
-    losses = [{"epoch": epoch, "train": train.get(epoch), "dev": loss} for epoch, loss in dev.items()]
-    return {
-        "train_loss": total["train_loss"],
-        "eval_loss": dev[best],
-        "best_epoch": best,
-        "tokens": tokens,
-        "seconds": max(total["train_runtime"] - evaluation, 1e-9),
-        "losses": json.dumps(losses),
-    }
-
-
-class _Steps(TrainerCallback):
-    """Tells the driver of every optimizer step, from rank 0."""
-
-    def __init__(self, counter: Any) -> None:
-        self._counter = counter
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._began = time.monotonic()
+        self._history = state.log_history
+        self._evaluated = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
-            self._counter.step.remote()
+            self._line.step.remote(state.global_step)
+        every = self._recipe.checkpoint_steps
+        if every and state.global_step % every == 0:
+            control.should_save = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._history = state.log_history
+        dev = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        since = len(dev) - 1 - dev.index(min(dev))
+        if since == 0 and state.is_world_process_zero and self.trainer is not None:
+            shutil.rmtree(self.best, ignore_errors=True)
+            save_adapter(self.trainer, self.best, base_model=self._base_model)
+        if self._recipe.patience and since >= self._recipe.patience:
+            control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Every rank reports what it wrote: Ray lays the folders together."""
+        folder = self._scratch / "checkpoint"
+        shutil.rmtree(folder, ignore_errors=True)
+        written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        folder.mkdir()
+        written.rename(folder / "state")
+        (folder / "state" / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody reads
+        if state.is_world_process_zero:
+            (folder / "job.json").write_text(json.dumps({"key": self._key, "seconds": self._seconds()}))
+            if self.best.is_dir():
+                shutil.copytree(self.best, folder / "best")
+        ray.train.report({"step": state.global_step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+
+    def _seconds(self) -> float:
+        evaluated = sum(entry.get("eval_runtime", 0.0) for entry in self._history) - self._evaluated
+        return self._before + time.monotonic() - self._began - evaluated

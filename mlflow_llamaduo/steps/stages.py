@@ -12,7 +12,7 @@ from mlflow_llamaduo import preflight
 from mlflow_llamaduo.asking import Say, asking, brought, budget
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.cluster import cluster
-from mlflow_llamaduo.config import Project, ServiceModel
+from mlflow_llamaduo.config import FLEET, Project, ServiceModel
 from mlflow_llamaduo.core.records import Adapter, Judgement, PairSet, Response, Unjudged, Verdict, digest
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.coverage import read_pairs
@@ -21,7 +21,7 @@ from mlflow_llamaduo.desk import new_order
 from mlflow_llamaduo.doctor import examine
 from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.files import each_jsonl, folder_digest, locked, to_jsonl, write_atomic, writing_atomic
-from mlflow_llamaduo.finetune import finetune, optimizer_steps
+from mlflow_llamaduo.finetune import TrainWorkers, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.judging import judge_each
@@ -63,12 +63,15 @@ def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say
         raise DataError(f"{out} is there already: name a new folder with --out")
     train_pairs, dev_pairs = read_pairs(train), read_pairs(dev)
     base = resolve(project.base_model, say)
+    key = digest([train_pairs.digest, dev_pairs.digest, base.digest, project.finetune.model_dump(exclude=FLEET)])
+    workers = TrainWorkers(
+        base, project.finetune, name=f"{project.task}-{key}", folder=HOME / project.task / "training"
+    )
     with cluster():
         steps = optimizer_steps(len(train_pairs), project.finetune)
         with bar("fine-tuning", steps, "step") as progress:
-            adapter = finetune(
-                train_pairs, dev_pairs, base=base, recipe=project.finetune, target=out, done=progress.update
-            )
+            adapter = workers.finetune(train_pairs, dev_pairs, key=key, target=out, done=progress.update, say=say)
+        workers.close()
     losses = f"train loss {adapter.train_loss:.3f}, dev loss {adapter.eval_loss:.3f}"
     say(f"{out}: {losses} at epoch {adapter.best_epoch:g}")
 
