@@ -4,9 +4,11 @@ It runs where torch is, in a process of the inference pool; what it finds are va
 """
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -14,10 +16,11 @@ from pydantic import TypeAdapter
 from mlflow_llamaduo.core.parity import PROBES_FILE, TOKENS, Parity, Probed, compare
 from mlflow_llamaduo.core.records import Adapter
 from mlflow_llamaduo.errors import StageError
-from mlflow_llamaduo.files import folder_digest
+from mlflow_llamaduo.files import folder_digest, packed, unpacked
 from mlflow_llamaduo.pyfunc_model import content_digest, unpack
 
 Chat = Sequence[dict[str, str]]
+Run = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +32,21 @@ class Checked:
     parity: Parity
 
 
-def check(folder: Path, adapter: Adapter, chats: Sequence[Chat]) -> Checked:
+def check(folder: Path, adapter: Adapter, chats: Sequence[Chat], run: Run) -> Checked:
     """Load a packed version and hold it against what the worker wrote beside `adapter`.
 
     Args:
         folder: the packed version; see `pyfunc_model`.
         adapter: what was packed.
         chats: the prompts of `core.parity.probed_pairs`, those that the worker asked.
+        run: calls a function with arguments where torch may be.
 
     Raises:
         StageError: it does not answer as it was trained; the message says what differs, a line each.
         BaseModelError: its base is not to be had, or is not the one of the training.
     """
     trained = _trained(adapter, len(chats))
-    parity = compare(trained, served(folder, chats, trained))
+    parity = compare(trained, run(served, packed(folder), chats, trained))
     if parity.differences:
         raise StageError(
             f"the packed model does not answer as it was trained, and is not registered ({folder}):\n"
@@ -51,35 +55,38 @@ def check(folder: Path, adapter: Adapter, chats: Sequence[Chat]) -> Checked:
     return Checked(str(folder), content_digest(folder), parity)
 
 
-def served(folder: Path, chats: Sequence[Chat], trained: Probed) -> Probed:
-    """What a packed version says to the prompts, asked as serving asks it; of the tokens that `trained` chose.
+def served(files: Mapping[str, bytes], chats: Sequence[Chat], trained: Probed) -> Probed:
+    """What a packed version says to the prompts, loaded as serving loads it; of the tokens that `trained` chose.
+
+    It gets the version's files, not a path: it may run on another machine than the one that packed them.
 
     Raises:
-        StageError: there is no adapter in it.
+        StageError: there is no adapter among them.
         BaseModelError: see `pyfunc_model.unpack`.
     """
     from mlflow_llamaduo.inference.engine import Sampling
     from mlflow_llamaduo.probe import facts, probes, said
 
-    try:
-        package, engine = unpack(folder)
-    except FileNotFoundError as error:
-        raise StageError(
-            f"the packed model has no adapter ({error}): pack it from the folder that it was trained in"
-        ) from error
-    prompts, replies = engine.prompt_ids(chats), [probe.reply for probe in trained.probes]
-    answered = said(engine.model, prompts, replies)
-    rows = engine.generate(chats, Sampling(max_new_tokens=TOKENS))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = unpacked(files, Path(scratch))
+        try:
+            package, engine = unpack(folder)
+        except FileNotFoundError as error:
+            raise StageError(f"the packed model has no adapter ({error}): fine-tune anew") from error
+        model = engine.model
+        found = facts(
+            model,
+            engine.tokenizer,
+            base=package.base_model,
+            base_digest=package.base_digest,
+            adapter=folder / "adapter",
+        )
+        prompts, replies = engine.prompt_ids(chats), [probe.reply for probe in trained.probes]
+        answered = said(model, prompts, replies)
+        rows = engine.generate(chats, Sampling(max_new_tokens=TOKENS))
     answers = [(row[0].text, row[0].finish_reason == "stop") for row in rows]
-    found = facts(
-        engine.model,
-        engine.tokenizer,
-        base=package.base_model,
-        base_digest=package.base_digest,
-        adapter=folder / "adapter",
-    )
     first = [np.asarray(probe.first) for probe in trained.probes]
-    return Probed(found, probes(prompts, replies, first, answered, answers))
+    return Probed(found, probes(prompts, replies, first, answered, answers, answered[0]))
 
 
 def _trained(adapter: Adapter, count: int) -> Probed:

@@ -1,9 +1,10 @@
 """Ask the model that fine-tuning has in memory the probes of `core.parity`, and say by which facts it was trained.
 
-The worker calls `trained` with the best adapter loaded, and `write` puts what it said beside the adapter. The served
-side is asked by `mlflow_llamaduo.parity`, through what serving itself calls; `facts` reads both sides alike.
+The worker calls `as_trained` with the best adapter loaded, and `write` puts what it said beside the adapter. The
+served side is asked by `mlflow_llamaduo.parity`, through what serving itself calls; `facts` reads both sides alike.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM
 
+from mlflow_llamaduo.base_models import BaseModelFolder
 from mlflow_llamaduo.core.parity import PROBES_FILE, TOKENS, TOP, Facts, Probe, Probed
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.files import write_atomic
@@ -26,13 +30,12 @@ Said = tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], list[tuple[in
 WEIGHTS = "adapter_model.safetensors"
 
 
-def trained(
+def as_trained(
     model: Any,
     tokenizer: Any,
     rows: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
-    base: str,
-    base_digest: str,
+    base: BaseModelFolder,
     adapter: Path,
 ) -> Probed:
     """What a model says as it was trained.
@@ -42,18 +45,20 @@ def trained(
         tokenizer: the one that made the training rows.
         rows: token ids of prompt (as `chat_template.prompt_ids` makes them) and response, end token
             and all, of `core.parity.probed_pairs`; none is shortened.
-        base: the base model's name.
-        base_digest: that of its folder.
+        base: the base model on this machine; where it was quantized, the adapter in memory is asked on it whole, too.
         adapter: the folder that the adapter was saved in.
     """
     prompts = [prompt for prompt, _ in rows]
     replies = [reply[:TOKENS] for _, reply in rows]
+    found = facts(model, tokenizer, base=base.name, base_digest=base.digest, adapter=adapter)
     with _asked(model):
         on, off, choices = said(model, prompts, replies)
-    found = facts(model, tokenizer, base=base, base_digest=base_digest, adapter=adapter)
+    quantized = on
+    if found.quantization != "none":
+        on, off, choices = said(_whole(model, base.path, found.dtype), prompts, replies)
     first = [np.argsort(-row, kind="stable")[:TOP] for row in on]
     answers = [_begun(tokenizer, *row) for row in zip(replies, choices, strict=True)]
-    return Probed(found, probes(prompts, replies, first, (on, off, choices), answers))
+    return Probed(found, probes(prompts, replies, first, (on, off, choices), answers, quantized))
 
 
 def write(folder: Path, probed: Probed) -> None:
@@ -80,15 +85,21 @@ def probes(
     first: Sequence[NDArray[np.int64]],
     answered: Said,
     answers: Sequence[tuple[str, bool]],
+    quantized: Sequence[NDArray[np.float32]],
 ) -> tuple[Probe, ...]:
     """One value a pair; of all log-probabilities those of the tokens `first`."""
     return tuple(
         Probe(
-            tuple(prompt), tuple(reply), tuple(top.tolist()), _rounded(on[top]), _rounded(off[top]), choices, *answer
+            tuple(prompts[n]),
+            tuple(replies[n]),
+            tuple(first[n].tolist()),
+            _rounded(answered[0][n][first[n]]),
+            _rounded(answered[1][n][first[n]]),
+            answered[2][n],
+            _rounded(quantized[n][first[n]]),
+            *answers[n],
         )
-        for prompt, reply, top, on, off, choices, answer in zip(
-            prompts, replies, first, *answered, answers, strict=True
-        )
+        for n in range(len(prompts))
     )
 
 
@@ -118,6 +129,14 @@ def _lora(model: Any) -> str:
     factors = ", ".join(f"{factor:g}" for factor in sorted(set(layers)))
     where = ", ".join(sorted({name.rpartition(".")[2] for name in config.target_modules}))
     return f"rank {config.r}, alpha {config.lora_alpha}, factor {factors} in {len(layers)} layers ({where})"
+
+
+def _whole(model: Any, base: Path, dtype: str) -> Any:
+    """The adapter that is in memory, on the base as it is served."""
+    bare = AutoModelForCausalLM.from_pretrained(str(base), dtype=getattr(torch, dtype), use_safetensors=True)
+    whole = get_peft_model(bare.to(model.device), copy.deepcopy(model.peft_config["default"]))
+    set_peft_model_state_dict(whole, get_peft_model_state_dict(model, save_embedding_layers=False))
+    return whole.eval()
 
 
 def _read(model: Any, prompt: Ids, reply: Ids) -> NDArray[np.float32]:

@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.core.parity import PROBES, SAME, TOLERANCES, Facts, Parity, Probe, Probed, compare, probed_pairs
+from mlflow_llamaduo.core.parity import (
+    BFLOAT16,
+    FLOAT32,
+    NF4,
+    PROBES,
+    SAME,
+    Facts,
+    Parity,
+    Probe,
+    Probed,
+    compare,
+    probed_pairs,
+    tolerated,
+)
 from mlflow_llamaduo.core.records import PairSet
 from tests.unit.builders import pair, pairs
 
@@ -19,8 +32,9 @@ def logs(*shares: float) -> tuple[float, ...]:
     return tuple(math.log(share) for share in shares)
 
 
-PROBE = Probe((5, 6), (1, 2), (1, 2, 3), logs(0.7, 0.2, 0.05), logs(0.1, 0.3, 0.5), (1, 2), "Arn", ended=True)
-TRAINED = Probed(FACTS, (PROBE, replace(PROBE, on=logs(0.1, 0.1, 0.7))))
+SAID = logs(0.7, 0.2, 0.05)
+PROBE = Probe((5, 6), (1, 2), (1, 2, 3), SAID, logs(0.1, 0.3, 0.5), (1, 2), SAID, "Arn", ended=True)
+TRAINED = Probed(FACTS, (PROBE, replace(PROBE, on=logs(0.1, 0.1, 0.7), quantized=logs(0.1, 0.1, 0.7))))
 
 
 def served(facts: dict[str, Any] | None = None, **changes: Any) -> Probed:
@@ -39,7 +53,8 @@ def test_equal_sides_are_at_parity() -> None:
     assert found.figures["distance"] == 0
     assert found.figures["effect"] == pytest.approx(1)
     assert found.figures["strength"] == pytest.approx(1)
-    assert str(found) == "passed: distance 0, effect 1, strength 1, choices 1, answers 1 (2 probes)"
+    figures = "distance 0, effect 1, strength 1, choices 1, answers 1, rounding 0, active 0.4, trained_active 0.4"
+    assert str(found) == f"passed: {figures} (2 probes)"
 
 
 @pytest.mark.parametrize(
@@ -64,10 +79,17 @@ def test_every_fact_must_be_equal_but_the_quantization() -> None:
     assert {*SAME, "quantization"} == set(Facts.__dataclass_fields__)
 
 
-def test_the_tolerance_is_that_of_the_training_s_quantization() -> None:
-    nf4 = Probed(replace(FACTS, quantization="nf4"), TRAINED.probes)
-    assert compare(nf4, served()).tolerance == TOLERANCES["nf4"]
-    assert compare(TRAINED, served()).tolerance == TOLERANCES["none"]
+def test_the_tolerance_is_wider_for_a_coarser_number_format_and_for_what_was_quantized() -> None:
+    nf4, half = replace(FACTS, quantization="nf4"), replace(FACTS, dtype="bfloat16")
+    assert tolerated(FACTS, FACTS) == FLOAT32
+    assert tolerated(half, half) == BFLOAT16
+    assert tolerated(nf4, FACTS) == replace(FLOAT32, rounding=NF4)
+
+
+def test_a_quantized_base_may_say_something_else_within_its_own_tolerance() -> None:
+    far = tuple(replace(probe, quantized=logs(0.3, 0.5, 0.1)) for probe in TRAINED.probes)
+    assert words(compare(Probed(FACTS, far), TRAINED)) == ["rounding"]
+    assert compare(Probed(replace(FACTS, quantization="nf4"), far), TRAINED).differences == ()
 
 
 def test_prompts_read_otherwise_are_named_with_the_first_place() -> None:
@@ -81,7 +103,7 @@ def test_a_base_served_in_silence_is_seen_by_figures_alone() -> None:
     """Equal facts: nothing but what it says tells that the adapter does nothing."""
     bare = Probed(FACTS, tuple(replace(probe, on=probe.off) for probe in TRAINED.probes))
     found = compare(TRAINED, bare)
-    assert words(found) == ["distance", "active", "effect"]
+    assert words(found) == ["distance", "rounding", "active", "effect"]
     assert found.figures["strength"] == 0
 
 
@@ -127,8 +149,13 @@ def test_no_numbers_are_one_line() -> None:
     st.text(max_size=5),
 )
 def test_figures_stay_in_their_bounds(rows: list[tuple[list[float], ...]], one: str, other: str) -> None:
-    ours = [Probe((1,), (1,), (1, 2, 3), tuple(on), tuple(off), (1,), one, ended=len(one) > 2) for on, off, _ in rows]
-    theirs = [Probe((1,), (1,), (1, 2, 3), tuple(on), tuple(off), (2,), other, ended=True) for _, off, on in rows]
+    ours = [
+        Probe((1,), (1,), (1, 2, 3), tuple(on), tuple(off), (1,), tuple(on), one, ended=len(one) > 2)
+        for on, off, _ in rows
+    ]
+    theirs = [
+        Probe((1,), (1,), (1, 2, 3), tuple(on), tuple(off), (2,), tuple(on), other, ended=True) for _, off, on in rows
+    ]
     found = compare(Probed(FACTS, tuple(ours)), Probed(FACTS, tuple(theirs))).figures
     for name in ("distance", "answers", "active", "trained_active"):
         assert 0 <= found[name] <= 1
