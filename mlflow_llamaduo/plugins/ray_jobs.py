@@ -65,16 +65,21 @@ def connect(address: str, headers: Mapping[str, str]) -> JobSubmissionClient:
 
 
 def on_this_machine(address: str, headers: Mapping[str, str]) -> bool:
-    """Whether the cluster runs here and sees this machine's files; a tunnel (kubectl port-forward) ends elsewhere."""
+    """Whether the cluster runs here and so sees this machine's files; a tunnel (kubectl port-forward) ends elsewhere.
+
+    Raises:
+        ConfigError: it does not say where it runs.
+    """
     if not loopback(address):
         return False
-    answer = httpx.get(
-        f"{address}/nodes?view=hostNameList", headers={**_token(), **headers}, timeout=CONNECTS_WITHIN_S
-    )
-    if answer.status_code == httpx.codes.NOT_FOUND:  # a Ray without this view
-        return True
-    answer.raise_for_status()
-    return socket.gethostname() in answer.json()["data"]["hostNameList"]
+    view, sent = f"{address}/nodes?view=hostNameList", {**_token(), **headers}
+    try:
+        answer = httpx.get(view, headers=sent, timeout=CONNECTS_WITHIN_S)
+        if answer.status_code == httpx.codes.NOT_FOUND:  # a Ray without this view
+            return True
+        return socket.gethostname() in answer.raise_for_status().json()["data"]["hostNameList"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise _unreachable(address, error) from error
 
 
 def follow(client: JobSubmissionClient, job: str, write: Write) -> JobStatus:
