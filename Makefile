@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
 BIN := $(VENV)/bin
 # Tests and Ray workers share the machine's cores.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -26,6 +27,19 @@ test: setup ## unit, contract and integration tests, and a small alignment of th
 test-unit: setup ## the tests that need nothing
 	$(BIN)/python -m pytest tests/unit
 
+test-vllm: $(VENV_VLLM)/.ready ## vLLM's engine, in an environment of vLLM's own, on CPU
+	LLAMADUO_REQUIRE=vllm $(VENV_VLLM)/bin/python -m pytest tests/contract/test_engines.py
+
+# What vLLM pins is installed as it wants it, and then transformers and peft are made ours: the template's way with
+# hostile text is that of our version. The registry's builds of torchvision and its kin do not match the CPU's torch.
+$(VENV_VLLM)/.ready: requirements-vllm.txt constraints.txt
+	@test -x $(VENV_VLLM)/bin/python || $(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	$(VENV_VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		$$(grep -E '^(transformers|peft)==' constraints.txt) -e .
+	@touch $@
+
 test-all: setup ## everything, the whole main job included
 	LLAMADUO_TEST_ALL=1 $(BIN)/python -m pytest tests
 
@@ -45,4 +59,4 @@ bench: setup ## every benchmark, into benchmarks/README.md
 clean: ## what can be made again; finished stages, paid replies and MLflow's files stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo test test-unit test-all lint docs bench clean
+.PHONY: help setup demo test test-unit test-vllm test-all lint docs bench clean

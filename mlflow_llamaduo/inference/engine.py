@@ -9,10 +9,12 @@ Nothing heavy is imported here, so that callers may name the types.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 Chat = Sequence[dict[str, str]]
 """A conversation: messages with `role` and `content`, the last one the user's."""
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,10 @@ class Engine(Protocol):
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: int = 1) -> list[list[Generated]]:
         """`samples` answers to each conversation, in the order of the conversations."""
+
+
+def stop_tokens(tokenizer: Any, generation: Any) -> frozenset[int]:
+    """What ends an answer: the tokenizer's end token, and those that the base's own generation settings name."""
+    named = generation.eos_token_id if generation is not None else None
+    more = [named] if isinstance(named, int) else named or []
+    return frozenset(int(token) for token in (tokenizer.eos_token_id, *more) if token is not None)

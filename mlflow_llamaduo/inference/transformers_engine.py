@@ -1,4 +1,4 @@
-"""Generation with transformers: one base, one adapter at a time, left-padded batches.
+"""Generation with transformers: one base, one adapter at a time, on the GPU if there is one.
 
 The same class answers the test prompts, the pyfunc model and the Ray Serve replica, so what the gate judged is
 what is served: unquantized base, adapter on top, the tokenizer and template that the adapter carries.
@@ -6,30 +6,33 @@ what is served: unquantized base, adapter on top, the tokenizer and template tha
 
 import threading
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BatchEncoding,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TextIteratorStreamer,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from mlflow_llamaduo.inference.engine import Chat, Generated, Sampling
+from mlflow_llamaduo import chat_template
+from mlflow_llamaduo.inference.decode import decode
+from mlflow_llamaduo.inference.engine import WEIGHTS, Chat, Generated, Sampling, stop_tokens
 
 
 class TransformersEngine:
-    """A base model with at most one adapter, on the GPU if there is one."""
+    """A base model with at most one adapter.
 
-    def __init__(self, base_path: str, adapter_path: str | None = None) -> None:
+    Args:
+        base_path: the base model's folder.
+        adapter_path: the adapter's folder; its tokenizer and template are used.
+        template: the bare base's chat template: its `own`, or `chatml` for a base that has none.
+    """
+
+    def __init__(
+        self, base_path: str, adapter_path: str | None = None, *, template: Literal["own", "chatml"] = "own"
+    ) -> None:
         warnings.simplefilter("ignore")
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
@@ -40,6 +43,7 @@ class TransformersEngine:
         )
         self._base.to("cuda" if cuda else "cpu").eval()
         self._base_path = base_path
+        self._template: Literal["own", "chatml"] = template
         self._peft: PeftModel | None = None
         self.use(adapter_path)
 
@@ -49,13 +53,24 @@ class TransformersEngine:
             self._base = self._peft.unload()
             self._peft = None
         if adapter_path is not None:
-            if not (Path(adapter_path) / "adapter_model.safetensors").is_file():
-                raise FileNotFoundError(f"no adapter_model.safetensors in {adapter_path}")
+            if not (Path(adapter_path) / WEIGHTS).is_file():
+                raise FileNotFoundError(f"no {WEIGHTS} in {adapter_path}")
             self._peft = PeftModel.from_pretrained(self._base, adapter_path, low_cpu_mem_usage=True).eval()
         self._model = self._peft or self._base
-        self._tokenizer = AutoTokenizer.from_pretrained(adapter_path or self._base_path, padding_side="left")
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._tokenizer = AutoTokenizer.from_pretrained(adapter_path or self._base_path)
+        if adapter_path is None:
+            chat_template.with_template(self._tokenizer, self._template)
+        self._stops = stop_tokens(self._tokenizer, self._base.generation_config)
+
+    @property
+    def model(self) -> Any:
+        """The loaded model, PEFT's where an adapter is in use: parity looks at what is loaded."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that prompts are read with."""
+        return self._tokenizer
 
     @property
     def context_tokens(self) -> int:
@@ -64,7 +79,7 @@ class TransformersEngine:
 
     def count(self, chat: Chat) -> int:
         """Tokens of a conversation as the model reads it."""
-        return int(self._encode([chat])["input_ids"].shape[1])
+        return len(self.prompt_ids([chat])[0])
 
     @property
     def dtype(self) -> str:
@@ -80,10 +95,7 @@ class TransformersEngine:
 
     def prompt_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
         """The token ids of each prompt as the model reads them, the opening of the answer included."""
-        return [
-            self._tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=True)["input_ids"]
-            for chat in chats
-        ]
+        return [chat_template.prompt_ids(self._tokenizer, chat) for chat in chats]
 
     def first_token_logprobs(self, chats: Sequence[Chat]) -> np.ndarray:
         """Natural logarithms of the probabilities of each answer's first token at temperature 1: [chats, vocabulary].
@@ -98,81 +110,54 @@ class TransformersEngine:
         return np.stack(rows)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: int = 1) -> list[list[Generated]]:
-        """`samples` answers to each conversation, all in one left-padded batch."""
-        batch = self._encode(chats)
-        prompt_lengths = batch["attention_mask"].sum(dim=1).tolist()
-        with torch.inference_mode():
-            tokens = self._model.generate(**batch, **self._arguments(sampling), num_return_sequences=samples)
-        written = tokens[:, batch["input_ids"].shape[1] :].tolist()
-        answers = [self._generated(ids, prompt_lengths[row // samples], sampling) for row, ids in enumerate(written)]
-        return [answers[start : start + samples] for start in range(0, len(answers), samples)]
+        """`samples` answers to each conversation, all in one batch: take conversations of like length.
+
+        A prompt that fills the context leaves no room: its answers are empty, and end for `length`.
+        """
+        prompts = self.prompt_ids(chats)
+        asked = [ids for ids in prompts if len(ids) < self.context_tokens]
+        written: list[list[int]] = [[] for _ in range(len(asked) * samples)]
+        for step in self._decode(asked, sampling, samples):
+            for row, token in step.items():
+                written[row].append(token)
+        rows = iter(written)
+        return [
+            [self._generated(ids, next(rows) if len(ids) < self.context_tokens else []) for _ in range(samples)]
+            for ids in prompts
+        ]
 
     def stream(
         self, chat: Chat, sampling: Sampling, stopped: threading.Event
     ) -> Generator[str | Generated, None, None]:
         """Pieces of text as they are made, then the whole answer; ends early once `stopped` is set."""
-        batch = self._encode([chat])
-        streamer = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
-        result: list[Any] = []
+        (prompt,) = self.prompt_ids([chat])
+        written: list[int] = []
+        shown = ""
+        for step in self._decode([prompt], sampling, 1) if len(prompt) < self.context_tokens else ():
+            written.append(step[0])
+            text = self._text(written)
+            if len(text) > len(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else half a letter
+                yield text[len(shown) :]
+                shown = text
+            if stopped.is_set():
+                break
+        if rest := self._text(written)[len(shown) :]:
+            yield rest
+        yield self._generated(prompt, written)
 
-        def run() -> None:
-            try:
-                with torch.inference_mode():
-                    criteria = StoppingCriteriaList([_Stopped(stopped)])
-                    arguments = self._arguments(sampling)
-                    result.append(
-                        self._model.generate(**batch, **arguments, streamer=streamer, stopping_criteria=criteria)
-                    )
-            except Exception as error:  # noqa: BLE001 - handed to the caller's thread, and raised there
-                result.append(error)
-                streamer.end()
+    def _decode(self, prompts: list[list[int]], sampling: Sampling, samples: int) -> Iterator[dict[int, int]]:
+        if not prompts:
+            return iter(())
+        return decode(self._model, prompts, sampling, samples, self._stops, self.context_tokens)
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield from (piece for piece in streamer if piece)
-        finally:
-            stopped.set()
-            thread.join()
-        if isinstance(result[0], Exception):
-            raise result[0]
-        prompt = batch["input_ids"].shape[1]
-        yield self._generated(result[0][0, prompt:].tolist(), prompt, sampling)
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _encode(self, chats: Sequence[Chat]) -> BatchEncoding:
-        encoded: BatchEncoding = self._tokenizer.apply_chat_template(
-            [list(chat) for chat in chats],
-            add_generation_prompt=True,
-            padding=True,
-            return_tensors="pt",
-            return_dict=True,
-        )
-        return encoded.to(self._base.device)
-
-    def _arguments(self, sampling: Sampling) -> dict[str, Any]:
-        if sampling.seed is not None:
-            torch.manual_seed(sampling.seed)
-        greedy = sampling.temperature == 0
-        chosen = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        return {
-            "max_new_tokens": sampling.max_new_tokens,
-            "do_sample": not greedy,
-            "pad_token_id": self._tokenizer.pad_token_id,
-            "eos_token_id": self._tokenizer.eos_token_id,
-            **chosen,
-        }
-
-    def _generated(self, ids: list[int], prompt_tokens: int, sampling: Sampling) -> Generated:
-        end = self._tokenizer.eos_token_id
-        stopped = end in ids
-        written = ids[: ids.index(end) + 1] if stopped else ids[: sampling.max_new_tokens]
-        text = self._tokenizer.decode(written, skip_special_tokens=True)
-        return Generated(text.strip(), prompt_tokens, len(written), "stop" if stopped else "length")
+    def _generated(self, prompt: list[int], ids: list[int]) -> Generated:
+        finish = "stop" if ids and ids[-1] in self._stops else "length"
+        return Generated(self._text(ids).strip(), len(prompt), len(ids), finish)
 
 
-class _Stopped(StoppingCriteria):
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self._event.is_set(), device=input_ids.device)
+def threads(count: int) -> None:
+    """Compute with so many cores in this process."""
+    torch.set_num_threads(count)
