@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import httpx
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from mlflow_llamaduo.errors import ConfigError, StageError
@@ -58,9 +58,9 @@ def connect(address: str, headers: Mapping[str, str]) -> JobSubmissionClient:
     except AuthenticationError as error:
         raise ConfigError(
             f"the cluster at {address} wants its token: set RAY_AUTH_TOKEN (on the head, ray get-auth-token shows "
-            "it), or name another variable in token_env"
+            "it), or name another variable in token_env; an address without http:// wants RAY_AUTH_MODE=token too"
         ) from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise _unreachable(address, error) from error
 
 
