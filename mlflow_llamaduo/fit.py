@@ -177,6 +177,7 @@ def _answers(project: Project, prompts: int, prompt: int, shape: Shape) -> Fit:
         rows=asked.rows,
         rank=project.finetune.lora_rank,
         device=place.device,
+        samples=settings.responses_per_prompt,
     )
     if settings.engine == "vllm" and place.gpu:
         place = _for_vllm(place)

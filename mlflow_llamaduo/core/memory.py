@@ -104,17 +104,20 @@ def kept_by_a_layer(shape: Shape, *, rank: int, device: Device) -> float:
     return values * VALUE_BYTES[device] + inputs * MASK_BYTES[device]
 
 
-def answering(shape: Shape, *, prompt: int, new: int, rows: int, rank: int, device: Device) -> Memory:
+def answering(
+    shape: Shape, *, prompt: int, new: int, rows: int, rank: int, device: Device, samples: int = 1
+) -> Memory:
     """Bytes while `rows` conversations of `prompt` tokens are answered together with up to `new` tokens each.
 
-    Weights are not quantized: what the gate judged is what is served.
+    `samples` of them have one prompt, which is read once. Weights are not quantized: what the gate judged is served.
     """
     value = VALUE_BYTES[device]
     weights = shape.parameters * value
     adapter = shape.adapter_parameters(rank) * value
     cache = cache_bytes(shape, prompt + new, device=device) * rows
     widest = shape.hidden * 2 + shape.intermediate * 3
-    activations = rows * prompt * widest * value + rows * prompt * prompt * value
+    read = -(-rows // samples) * prompt
+    activations = read * (widest + prompt) * value
     logits = 3.0 * rows * shape.vocab * FLOAT32  # as float32, sorted for top-p, and as chances
     own = (weights, adapter, 0.0, activations, logits, cache)
     return Memory(*own, rest=_rest(own, device))
@@ -138,6 +141,5 @@ def _logits(shape: Shape, learned: int, device: Device, activations: float) -> f
 
 
 def _rest(own: tuple[float, ...], device: Device) -> float:
-    """The process, and the allocator's slack: over all on CPU; on a GPU weights stay and leave no gaps."""
-    loose = sum(own) if device == "cpu" else sum(own[3:])
-    return PROCESS_BYTES[device] + (SLACK[device] - 1) * loose
+    """The process, and the allocator's slack over what comes and goes: weights and states stay and leave no gaps."""
+    return PROCESS_BYTES[device] + (SLACK[device] - 1) * sum(own[3:])

@@ -4,7 +4,16 @@ from hypothesis import strategies as st
 
 from mlflow_llamaduo.base_models.shape import find_shape
 from mlflow_llamaduo.core.gpus import GPUS, gpu
-from mlflow_llamaduo.core.memory import NF4_BYTES, Batch, answering, cache_bytes, kept_by_a_layer, training
+from mlflow_llamaduo.core.memory import (
+    NF4_BYTES,
+    PROCESS_BYTES,
+    Batch,
+    Memory,
+    answering,
+    cache_bytes,
+    kept_by_a_layer,
+    training,
+)
 from mlflow_llamaduo.core.pace import Answers, answer_seconds, training_flops, training_seconds
 
 LLAMA = find_shape("meta-llama/Meta-Llama-3-8B")
@@ -86,3 +95,31 @@ def test_two_actors_answer_in_half_the_time() -> None:
 
     assert two == one / 2
     assert one > 4 * 100 * 2 * LLAMA.parameters / 0.3e12  # four batches of 100 steps, each reads all weights
+
+
+def test_samples_of_one_prompt_read_it_once() -> None:
+    apart = answering(SMALL, prompt=100, new=50, rows=48, rank=16, device="cpu")
+    together = answering(SMALL, prompt=100, new=50, rows=48, rank=16, device="cpu", samples=4)
+
+    assert together.activations == apart.activations / 4
+    assert together.cache == apart.cache
+
+
+MEASURED = {"step of 256": 1.295, "step of 768": 3.403, "trainer": 2.286, "answers": 1.177}
+"""GB of SmolLM2 in one process on a CPU at their peak, above what the libraries had taken; docs/how-to/plan.md."""
+
+
+def test_smollm2_takes_what_was_measured_within_a_fifth() -> None:
+    def own(memory: Memory) -> float:
+        return (memory.total - PROCESS_BYTES["cpu"]) / 1e9
+
+    def step(tokens: int, learned: int) -> float:
+        return own(training(SMALL, Batch(tokens, learned), rank=16, quantized=True, device="cpu"))
+
+    planned = {
+        "step of 256": step(256, 256),
+        "step of 768": step(768, 768),
+        "trainer": step(554, 28),
+        "answers": own(answering(SMALL, prompt=135, new=16, rows=48, rank=16, device="cpu", samples=2)),
+    }
+    assert planned == pytest.approx(MEASURED, rel=0.2)
