@@ -101,8 +101,8 @@ def at_hand(name: str, digest: str, path: str) -> Path:
     found = resolve(name)
     if found.digest != digest:
         raise BaseModelError(
-            f"{found.path} on {os.uname().nodename} is not the {name} that the run began with (digest {found.digest}, "
-            f"not {digest}): put the same files on all machines, or remove that folder"
+            f"{found.path} on {os.uname().nodename} is not the {name} that the run began with (digest "
+            f"{found.digest}, not {digest}): put the same files on all machines, or remove that folder"
         )
     return found.path
 

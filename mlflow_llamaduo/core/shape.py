@@ -1,7 +1,7 @@
 """The shape of a decoder, out of its config.json alone: how many parameters it has, and where.
 
 The families whose layers are counted here: attention with separate q, k, v and o, and a gated MLP (Llama, Mistral,
-Gemma 1 to 3, Qwen 2 to 3, SmolLM3, Granite). Their counts are held against transformers' own models by a test.
+Gemma 1 to 3, Qwen 2 to 3, SmolLM3, Granite).
 """
 
 from collections.abc import Mapping

@@ -90,7 +90,8 @@ def test_the_job_runs_a_command_that_there_is(monkeypatch: pytest.MonkeyPatch) -
     assert group["replicas"] * gpus(group) >= recipe.workers * recipe.gpus_per_worker
     assert project.inference.gpus <= group["replicas"] * gpus(group)
     for kind in {recipe.accelerator_type, project.inference.accelerator_type} - {""}:
-        assert f"accelerator_type:{kind}" in group["rayStartParams"]["resources"]
+        card = group["template"]["spec"]["nodeSelector"]["nvidia.com/gpu.product"]
+        assert kind in card, "Ray reads its name off the card"
     mounts = {
         mount["mountPath"] for pod in pods(manifest("RayJob")) for mount in pod["containers"][0]["volumeMounts"]
     }

@@ -111,9 +111,8 @@ def test_a_recipe_opens_with_the_command_that_runs_it_and_tells_its_departures(n
 @pytest.mark.parametrize("name", BASES)
 def test_training_is_on_a100_and_serving_on_l4(name: str) -> None:
     project = load("closed_qa", f"a100/{name}")
-    small = name in ("gemma-2b", "llama3.2-1b", "llama3.2-3b", "qwen3-0.6b", "qwen3-4b-instruct-2507")
-    expected = "A100-40G" if small else "A100-80G"
-    assert (project.finetune.accelerator_type, project.inference.accelerator_type) == (expected, expected)
+    # Ray finds a node by A100-40G or A100-80G only where somebody has said so: A100 is what it sees by itself
+    assert (project.finetune.accelerator_type, project.inference.accelerator_type) == ("A100", "A100")
     assert (project.serving.accelerator_type, project.serving.gpus) == ("L4", 1)
     assert project.promotion == "review"
 
