@@ -11,10 +11,17 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import curate, gate, service_llm, startup
+from benchmarks import curate, finetune, gate, inference, service_llm, startup
 from benchmarks.row import COLUMNS, table_line
 
-BENCHMARKS: dict[str, ModuleType] = {"startup": startup, "service_llm": service_llm, "curate": curate, "gate": gate}
+BENCHMARKS: dict[str, ModuleType] = {
+    "startup": startup,
+    "service_llm": service_llm,
+    "curate": curate,
+    "gate": gate,
+    "finetune": finetune,
+    "inference": inference,
+}
 README = Path(__file__).parent / "README.md"
 HEAD = """# Benchmarks
 

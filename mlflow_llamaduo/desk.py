@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from mlflow_llamaduo.asking import Say, asked, asking, brought, budget, given, r
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import FLEET, Baselines, Project, ServiceModel
+from mlflow_llamaduo.core.parity import BFLOAT16, FLOAT32, NF4, probed_pairs
 from mlflow_llamaduo.core.records import (
     Adapter,
     Grown,
@@ -24,10 +25,12 @@ from mlflow_llamaduo.finetune import TrainWorkers, optimizer_steps
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.inference.few_shot import examples
 from mlflow_llamaduo.journal import HOME, Journal
+from mlflow_llamaduo.parity import Checked, check
 from mlflow_llamaduo.plan import CHARACTERS_A_TOKEN
 from mlflow_llamaduo.preflight import redaction
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import Prompts
+from mlflow_llamaduo.pyfunc_model import pack, package
 from mlflow_llamaduo.service_llm.client import Purpose, ReplyStore, ServiceLLM
 from mlflow_llamaduo.synthesis import Order, grow
 from mlflow_llamaduo.synthesis.answer import answer_with
@@ -57,7 +60,7 @@ class Desk:
         self._say = say
         self._cleanup = cleanup
         self._connected = False
-        self._pools = {base.digest: EnginePool(base, project.inference)}
+        self._pools = {base.digest: self._new_pool(base)}
         self._workers = TrainWorkers(
             base,
             project.finetune,
@@ -88,6 +91,27 @@ class Desk:
             recipe.model_dump(exclude=FLEET | {"usd_per_hour"}),
         ]
         return self._journal.once("finetune", inputs, Adapter, make)
+
+    def pack(self, adapter: Adapter, dev: PairSet, number: int) -> Checked:
+        """The adapter as a version will hold it, shown to answer as it was trained."""
+        pairs, content = probed_pairs(dev), package(self._project, adapter)
+        chats = [[asdict(message) for message in pair.prompt] for pair in pairs]
+
+        def make(place: Path) -> Checked:
+            self._say(f"{title(number)}: is what is packed what was trained? {len(pairs)} probes")
+            self._connect()
+            pack(place, adapter=Path(adapter.path), package=content)
+            return check(place, adapter, chats, self._pool(adapter).run)
+
+        # Its folder gets the evidence of this alignment, so it is found by this one only.
+        inputs = [
+            self._journal.fingerprint,
+            adapter.digest,
+            asdict(content),
+            [pair.id for pair in pairs],
+            [asdict(FLOAT32), asdict(BFLOAT16), NF4],
+        ]
+        return self._journal.once("pack", inputs, Checked, make)
 
     def infer(
         self, adapter: Adapter | None, prompts: PairSet, where: Where, shots: tuple[Pair, ...] = ()
@@ -172,8 +196,12 @@ class Desk:
                     f"{base.path} is not the {adapter.base_model} that the champion was trained on (digest "
                     f"{base.digest}, not {digest}): put the original there, or take the alias champion from it"
                 )
-            self._pools[digest] = EnginePool(base, self._project.inference)
+            self._pools[digest] = self._new_pool(base)
         return self._pools[digest]
+
+    def _new_pool(self, base: BaseModelFolder) -> EnginePool:
+        recipe = self._project.finetune
+        return EnginePool(base, self._project.inference, template=recipe.chat_template, lora_rank=recipe.largest_rank)
 
     def _connect(self) -> None:
         if not self._connected:

@@ -10,6 +10,7 @@ from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.figures import Against, win_rate
 from mlflow_llamaduo.core.gate import Decision
 from mlflow_llamaduo.core.interval import Estimate
+from mlflow_llamaduo.core.parity import Parity
 from mlflow_llamaduo.core.records import Adapter, PairSet
 from mlflow_llamaduo.core.rules import SCORES
 from mlflow_llamaduo.core.scoring import Scorecard
@@ -23,10 +24,11 @@ def evidence_of(
     decision: Decision,
     against: Against,
     *,
+    parity: Parity,
     train: PairSet,
     run_id: str,
 ) -> dict[str, Any]:
-    """Rules with figures, bounds and verdicts; scores by response; baselines; duels; lineage."""
+    """Rules with figures, bounds and verdicts; scores by response; baselines; duels; parity; lineage."""
     thresholds = project.judging.thresholds
     found = {
         "decision": "passed" if decision.passed else "not passed",
@@ -43,7 +45,8 @@ def evidence_of(
         "generator": project.service_llm.generator.model,
         "judge_family": told(project.service_llm),
         "offline_stand_ins": project.offline,
-        "adapter": {**asdict(adapter), "path": None},
+        "adapter": {**asdict(adapter), "path": None, "mask": None},
+        "parity": {**asdict(parity), "passed": not parity.differences},
         "train": {"rows": len(train), "digest": train.digest},
         "fingerprint": project.fingerprint,
         "run_id": run_id,

@@ -13,6 +13,7 @@ from mlflow_llamaduo.core.rounds import Judged, Round, Split, State, StopReason,
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
+from mlflow_llamaduo.parity import Checked
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.synthesis import failures
 from mlflow_llamaduo.tracking import Tracker
@@ -26,6 +27,7 @@ class Stages:
 
     collect: Callable[[], Split]
     finetune: Callable[[PairSet, PairSet, int], Adapter]
+    pack: Callable[[Adapter, PairSet, int], Checked]
     infer: Callable[[Adapter, PairSet, Where], Responses]
     baseline: Callable[[str, State], Responses]
     judge: Callable[[Responses, Where, int, Against | None], tuple[Judgement, ...]]
@@ -101,6 +103,7 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
         train = state.train.with_(grown.kept)
 
         adapter = stages.finetune(train, state.dev, number)
+        checked = stages.pack(adapter, state.dev, number)  # what is not what was trained costs no judging
         responses = stages.infer(adapter, state.test, number)
         compared = {name: _compare(responses, name, answers, number, stages) for name in project.opponents}
         against = Against(state.baselines, {name: tally(own) for name, own in compared.items() if own})
@@ -109,7 +112,7 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
         scorecard = score(judgements, responses)
         decision = decide(scorecard, project.rules, against)
         version = stages.registry.register(
-            adapter, scorecard, decision, against=against, train=train, run_id=log.run_id
+            adapter, scorecard, decision, checked=checked, against=against, train=train, run_id=log.run_id
         )
         others = stages.judge_by_others(responses, number)
 

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlflow_llamaduo.base_models import resolve
-from mlflow_llamaduo.core.records import digest
+from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.parity import PROBES_FILE
+from mlflow_llamaduo.core.records import Adapter, digest
 from mlflow_llamaduo.errors import BaseModelError, DataError
-from mlflow_llamaduo.files import folder_digest
+from mlflow_llamaduo.files import folder_atomic, folder_digest
 from mlflow_llamaduo.quiet import hush
 
 if TYPE_CHECKING:
@@ -41,11 +43,28 @@ class Package:
     top_p: float
 
 
-def pack(folder: Path, *, adapter: Path, package: Package, evidence: dict[str, Any]) -> None:
-    """Fill `folder` with what a version holds."""
-    shutil.copytree(adapter, folder / "adapter")
-    (folder / "package.json").write_text(json.dumps(asdict(package), indent=2))
-    (folder / "evidence.json").write_text(json.dumps(evidence, indent=2))
+def package(project: Project, adapter: Adapter) -> Package:
+    """What stands in `package.json` beside an adapter of the project."""
+    settings = project.inference
+    return Package(
+        task=project.task,
+        base_model=adapter.base_model,
+        base_digest=adapter.base_digest,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
+
+
+def pack(folder: Path, *, adapter: Path, package: Package) -> None:
+    """Fill `folder`, which appears whole or not at all, with what a version holds.
+
+    Its evidence is there once it is registered. The worker's probes stay behind: they are made of dev prompts, which
+    are not to travel to where the version is served.
+    """
+    with folder_atomic(folder) as part:
+        shutil.copytree(adapter, part / "adapter", ignore=shutil.ignore_patterns(PROBES_FILE))
+        (part / "package.json").write_text(json.dumps(asdict(package), indent=2))
 
 
 def content_digest(folder: Path) -> str:

@@ -1,14 +1,13 @@
 """Versions of `llamaduo-<task>` in the MLflow Model Registry, and which of them is served.
 
 Aliases: `challenger` passed the gate, `champion` is served, `previous` was champion before. Every operation may be
-repeated: a version is found again by the digest of its adapter, the alignment and its decision.
+repeated: a version is found again by the digest of its adapter, the alignment and its decision. Only a packed folder
+that parity has been shown for is registered, and it is that folder.
 """
 
 import json
-import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -23,8 +22,11 @@ from mlflow_llamaduo.core.figures import Against
 from mlflow_llamaduo.core.gate import Decision
 from mlflow_llamaduo.core.records import Adapter, PairSet, Version
 from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.evidence import evidence_of
-from mlflow_llamaduo.pyfunc_model import Package, pack
+from mlflow_llamaduo.files import write_atomic
+from mlflow_llamaduo.parity import Checked
+from mlflow_llamaduo.pyfunc_model import content_digest
 from mlflow_llamaduo.service_llm.family import told
 
 SIGNATURE = ModelSignature(
@@ -58,19 +60,35 @@ class Registry:
         scorecard: Scorecard,
         decision: Decision,
         *,
+        checked: Checked,
         against: Against,
         train: PairSet,
         run_id: str,
     ) -> Version:
-        """The adapter as a version with its evidence, logged with the active run `run_id`; found again if there.
+        """The packed adapter as a version with its evidence, logged with the active run; found again if there.
 
         A version that passed the gate becomes `challenger`.
+
+        Raises:
+            StageError: the packed folder is not the one that was checked.
         """
-        name, tags = self._project.registered_model, self._tags(adapter, decision)
+        name = self._project.registered_model
+        tags = {**self._tags(adapter, decision), "llamaduo.parity": str(checked.parity)}
         version = self._find(name, tags)
         if version is None:
-            evidence = evidence_of(self._project, adapter, scorecard, decision, against, train=train, run_id=run_id)
-            version = self._create(name, tags, adapter, evidence, run_id)
+            content = _unchanged(checked)
+            evidence = evidence_of(
+                self._project,
+                adapter,
+                scorecard,
+                decision,
+                against,
+                parity=checked.parity,
+                train=train,
+                run_id=run_id,
+            )
+            write_atomic(content / "evidence.json", json.dumps(evidence, indent=2))
+            version = self._create(name, tags, content, run_id)
         if decision.passed:
             self._client.set_registered_model_alias(name, "challenger", str(version.number))
         return version
@@ -146,34 +164,14 @@ class Registry:
                 return Version(name, int(found.version), str(found.run_id))
         return None
 
-    def _create(
-        self,
-        name: str,
-        tags: dict[str, str],
-        adapter: Adapter,
-        evidence: dict[str, Any],
-        run_id: str,
-    ) -> Version:
-        settings = self._project.inference
-        package = Package(
-            task=self._project.task,
-            base_model=adapter.base_model,
-            base_digest=adapter.base_digest,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
+    def _create(self, name: str, tags: dict[str, str], content: Path, run_id: str) -> Version:
+        logged = mlflow.pyfunc.log_model(
+            name=self._project.task,
+            loader_module="mlflow_llamaduo.pyfunc_model",
+            data_path=str(content),
+            signature=SIGNATURE,
+            pip_requirements=[f"mlflow-llamaduo=={__version__}"],
         )
-        with tempfile.TemporaryDirectory() as folder:
-            content = Path(folder) / "model"
-            content.mkdir()
-            pack(content, adapter=Path(adapter.path), package=package, evidence=evidence)
-            logged = mlflow.pyfunc.log_model(
-                name=self._project.task,
-                loader_module="mlflow_llamaduo.pyfunc_model",
-                data_path=str(content),
-                signature=SIGNATURE,
-                pip_requirements=[f"mlflow-llamaduo=={__version__}"],
-            )
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
@@ -182,4 +180,27 @@ class Registry:
         made = self._client.create_model_version(
             name, source=logged.model_uri, run_id=run_id, tags=tags, model_id=logged.model_id
         )
-        return Version(name, int(made.version), run_id)
+        return Version(name, self._one_of(name, logged.model_uri, int(made.version)), run_id)
+
+    def _one_of(self, name: str, source: str, made: int) -> int:
+        """The first version made of a logged model; others go.
+
+        A server that dies between making one and saying so is asked again by MLflow's client, and makes another.
+        """
+        found = self._client.search_model_versions(f"name = '{name}'")
+        first, *others = sorted({made, *(int(version.version) for version in found if version.source == source)})
+        for other in others:
+            self._client.delete_model_version(name, str(other))
+        return first
+
+
+def _unchanged(checked: Checked) -> Path:
+    """The folder, if it is still what was checked: a run may go on much later than it was packed."""
+    folder = Path(checked.folder)
+    found = content_digest(folder)
+    if found != checked.digest:
+        raise StageError(
+            f"{folder} is not what was checked for parity (it holds {found}, not {checked.digest}): remove the "
+            "folder and its .json, and run again"
+        )
+    return folder

@@ -20,7 +20,7 @@ from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.service_llm.client import ReplyStore
 from mlflow_llamaduo.service_llm.store import REPLIES
-from mlflow_llamaduo.tracking import OWN_RUN, Tracker, point_here
+from mlflow_llamaduo.tracking import OWN_RUN, Tracker, point_here, reached
 
 
 def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outcome:
@@ -56,7 +56,7 @@ def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outco
             return Outcome(entry.state, stop)
         if entry.state is not None or entry.run_id is not None:
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
-        with stages(project, gathered, journal, prompts, say) as wired, wired.tracker.alignment():
+        with reached(), stages(project, gathered, journal, prompts, say) as wired, wired.tracker.alignment():
             outcome = align(project, wired, journal)
             wired.tracker.finish(outcome.state, outcome.stop)
     return outcome
@@ -88,6 +88,7 @@ def stages(project: Project, gathered: Gathered, journal: Journal, prompts: Prom
         yield Stages(
             collect=lambda: gathered.parts,
             finetune=desk.finetune,
+            pack=desk.pack,
             infer=desk.infer,
             baseline=baseline,
             judge=jury.judge,

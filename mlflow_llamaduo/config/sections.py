@@ -183,6 +183,11 @@ class FineTune(Section):
                 changed |= self.from_rows[least].model_dump(exclude_none=True)
         return self.model_copy(update={**changed, "from_rows": {}})
 
+    @property
+    def largest_rank(self) -> int:
+        """Of the adapters that any number of rows makes."""
+        return max(self.lora_rank, *(volume.lora_rank or 0 for volume in self.from_rows.values()), 0)
+
     def usd(self, seconds: float) -> float:
         """Dollars of all workers for so many seconds of training; `usd_per_hour` is one worker's price."""
         return self.workers * self.usd_per_hour * seconds / 3600

@@ -10,13 +10,14 @@ class Job:
     """One fine-tuning: plain values and Ray references, so that any node can read it.
 
     `key` names it, so that a checkpoint says whose it is. `train` and `dev` are references to lists of
-    `{"prompt": [messages], "response": text}`.
+    `{"prompt": [messages], "response": text}`, of which `probes` are the few that the trained model is asked.
     """
 
     key: str
     recipe: dict[str, Any]
     train: Any
     dev: Any
+    probes: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

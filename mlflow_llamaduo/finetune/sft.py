@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
 from transformers.utils import is_flash_attn_2_available
@@ -149,6 +150,13 @@ def save_adapter(trainer: AdapterTrainer, folder: Path, *, base_model: str) -> N
     trainer.processing_class.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     _sort_sets(folder / "adapter_config.json")
+
+
+def load_adapter(trainer: AdapterTrainer, folder: Path) -> Any:
+    """The model that was trained, with the weights of a saved adapter in it."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    return model
 
 
 def _arguments(recipe: FineTune, folder: Path) -> SFTConfig:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlflow_llamaduo.base_models import BaseModelFolder
 from mlflow_llamaduo.config import FineTune
+from mlflow_llamaduo.core.parity import probed_pairs
 from mlflow_llamaduo.core.records import Adapter, EpochLoss, Pair, PairSet
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.files import folder_atomic, folder_digest, remove, unpacked
 from mlflow_llamaduo.finetune.line import Job, Line, Progress, Trained
+from mlflow_llamaduo.finetune.room import Room
 from mlflow_llamaduo.quiet import hush
 
 POLL_S = 0.25
@@ -78,6 +81,7 @@ class TrainWorkers:
             self._recipe.at(len(train)).model_dump(),
             ray.put([_example(pair) for pair in train]),
             ray.put([_example(pair) for pair in dev]),
+            [_example(pair) for pair in probed_pairs(dev)],
         )
         number = ray.get(self._line.put.remote(job))
         trained = self._followed(fit, number, done, say)
@@ -93,7 +97,9 @@ class TrainWorkers:
         if fit is None:
             return
         ray.get(self._line.close.remote())
-        wait([fit])
+        room = Room(self._recipe)
+        while room.look() and not wait([fit], timeout=POLL_S).done:
+            pass  # workers that wait for a node, with nothing left to do, are not waited for
         ray.kill(self._line)
         self._clear()
 
@@ -104,7 +110,9 @@ class TrainWorkers:
         the process behind our back, even long after the training.
         """
         if self._fit is None:
-            self._line = ray.remote(num_cpus=0)(Line).remote()
+            # With the driver: a node that is lost must not take with it what was ordered and what has come of it.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            self._line = ray.remote(num_cpus=0, scheduling_strategy=here)(Line).remote()
             thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray-train")
             self._fit = thread.submit(self._trainer().fit)
             thread.shutdown(wait=False)
@@ -146,8 +154,9 @@ class TrainWorkers:
         """What comes of a job, with its steps passed on meanwhile."""
         from ray.train.v2.api.exceptions import TrainingFailedError
 
-        shown = 0
+        shown, room = 0, Room(self._recipe, say)
         while True:
+            room.look()
             ended = bool(wait([fit], timeout=POLL_S).done)
             progress: Progress = ray.get(self._line.progress.remote(number))
             done(progress.steps - shown)

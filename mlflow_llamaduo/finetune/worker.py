@@ -10,6 +10,7 @@ The worker stays for the next round's job with its base loaded, where the driver
 
 import json
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,15 +21,16 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 from transformers import AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mlflow_llamaduo.base_models import at_hand
+from mlflow_llamaduo.base_models import BaseModelFolder, at_hand
 from mlflow_llamaduo.chat_template import with_template
 from mlflow_llamaduo.config import FineTune
 from mlflow_llamaduo.errors import LlamaDuoError
 from mlflow_llamaduo.files import packed
 from mlflow_llamaduo.finetune.line import Job, Trained
-from mlflow_llamaduo.finetune.sft import AdapterTrainer, load_base, save_adapter
+from mlflow_llamaduo.finetune.sft import AdapterTrainer, load_adapter, load_base, save_adapter
 from mlflow_llamaduo.finetune.token_rows import Tokenized, tokenized
-from mlflow_llamaduo.finetune.tokens import mask_report
+from mlflow_llamaduo.finetune.tokens import Row, encode, mask_report
+from mlflow_llamaduo.probe import as_trained, write
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -53,6 +55,7 @@ class _Worker:
         self._line = config["line"]
         self._name = config["base_model"]
         self._path = at_hand(self._name, config["base_digest"], config["base_path"])
+        self._folder = BaseModelFolder(self._name, Path(self._path), config["base_digest"], "")
         self._first = ray.train.get_context().get_world_rank() == 0
         self._base: Any = None
         self._quantization = ""
@@ -78,6 +81,7 @@ class _Worker:
             trainer.train(resume_from_checkpoint=keeper.resumed())
             if self._first:
                 metrics = {**keeper.metrics(), "tokens": round(rows.train.tokens * trainer.state.epoch)}
+                self._probe(trainer, tokenizer, job, keeper.best)
                 mask = mask_report(tokenizer, rows.first)
                 trained = Trained(packed(keeper.best), metrics, mask)
                 ray.get(self._line.finish.remote(number, trained))
@@ -101,6 +105,13 @@ class _Worker:
                 ray.get(self._line.refuse.remote(number, str(error)))
         found = broadcast_from_rank_zero(found)
         return tokenizer, None if found is None else ray.get(found[0])
+
+    def _probe(self, trainer: AdapterTrainer, tokenizer: Any, job: Job, best: Path) -> None:
+        """What the best adapter says in this model, as it was trained: what serving will be held against."""
+        model = load_adapter(trainer, best)
+        rows = [encode(tokenizer, **pair, max_length=sys.maxsize, too_long="reject") for pair in job.probes]
+        split = [(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows if isinstance(row, Row)]
+        write(best, as_trained(model, tokenizer, split, base=self._folder, adapter=best))
 
     def _loaded(self, quantization: str) -> Any:
         if self._base is None or quantization != self._quantization:
@@ -166,8 +177,9 @@ class _Keeper(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             self._line.step.remote(state.global_step)
-        every = self._recipe.checkpoint_steps
-        if every and state.global_step % every == 0:
+        every, epoch = self._recipe.checkpoint_steps, state.max_steps // self._recipe.epochs
+        # What ends an epoch is saved after its dev loss is known: resumed before that, the epoch would have none.
+        if every and state.global_step % every == 0 and state.global_step % epoch:
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -52,6 +52,12 @@ class EngineActor:
         """Tokens of each prompt."""
         return [len(ids) for ids in self._with(adapter).prompt_ids(chats)]
 
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns in this process. On a GPU its own model makes room; it is loaded when asked for."""
+        if self._duty.gpus:
+            self._engine = self._adapter = None
+        return function(*arguments)
+
     def answer(
         self, adapter: Travelling | None, chats: list[Chat], sampling: dict[str, Any], samples: int
     ) -> list[list[tuple[str, int]]]:

@@ -90,6 +90,24 @@ class EnginePool:
             for sample, (text, tokens) in enumerate(answers[i])
         )
 
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function` returns in the process of an engine: it has the model's libraries, and the GPU if any.
+
+        Raises:
+            LlamaDuoError: as the function raises it.
+            StageError: it raised something else, or the process died.
+        """
+        alone = self._settings.engine == "vllm"  # it takes nearly all of a GPU's memory, and gives none back
+        if alone:
+            self.release()
+        try:
+            return ray.get(self._ready()[0].run.remote(function, *arguments))
+        except RayError as error:
+            raise _failed(error, function.__name__) from error
+        finally:
+            if alone:
+                self.release()
+
     def release(self) -> None:
         """End the actors."""
         for actor in self._actors:

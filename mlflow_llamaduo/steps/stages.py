@@ -81,7 +81,12 @@ def infer(project: Project, in_: Path, adapter: Path | None, out: Path, say: Say
     prompts, base = read_pairs(in_), resolve(project.base_model, say)
     trained = None if adapter is None else _adapter(adapter)
     with cluster():
-        pool = EnginePool(base, project.inference)
+        pool = EnginePool(
+            base,
+            project.inference,
+            template=project.finetune.chat_template,
+            lora_rank=project.finetune.largest_rank,
+        )
         with bar("answers", len(prompts), "prompt") as progress:
             responses = pool.answer(prompts, trained, done=progress.update)
         pool.release()

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from uuid import uuid4
 
 import mlflow
 import pandas as pd
@@ -28,6 +29,7 @@ from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Reques
 from mlflow_llamaduo.service_llm.family import told
 from mlflow_llamaduo.tracking.judged import log_judged
 from mlflow_llamaduo.tracking.metrics import card_metrics, growth_metrics, matching_metrics, round_metrics
+from mlflow_llamaduo.tracking.once import only, tagged
 from mlflow_llamaduo.tracking.tables import (
     comparisons_table,
     pairs_table,
@@ -75,10 +77,14 @@ class Tracker:
         """The parent run, active for the length of the block; it ends as FAILED or KILLED with the block."""
         known = self._known_run()
         os.environ.pop(OWN_RUN, None)  # MLflow would take it for every run without an id: a round's too
-        with mlflow.start_run(run_id=known, run_name=None if known else f"align {self._project.task}") as run:
+        begun = {"llamaduo.begun": uuid4().hex}
+        name = None if known else f"align {self._project.task}"
+        with mlflow.start_run(run_id=known, run_name=name, tags=None if known else begun) as run:
             self.run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
-            self._describe()
             self._journal.update(run_id=self.run_id)
+            if known is None:
+                only(self._client, run, begun)
+            self._describe()
             try:
                 yield
             except KeyboardInterrupt:
@@ -118,16 +124,19 @@ class Tracker:
         """A nested run, active for the length of the block."""
         ids = self._journal.entry().round_run_ids[: number + 1]
         known = ids[number] if number < len(ids) and self._exists(ids[number]) else None
+        own = {"mlflow.parentRunId": self.run_id, "llamaduo.round": str(number)}
+        known = known or tagged(self._client, self._experiment_id, own)
         with mlflow.start_run(
             run_id=known,
             experiment_id=self._experiment_id,
             run_name=None if known else f"round {number}",
             nested=True,
             parent_run_id=self.run_id,
+            tags=None if known else {"llamaduo.round": str(number), "llamaduo.task": self._project.task},
         ) as run:
+            self._journal.update(round_run_ids=(*ids[:number], run.info.run_id))
             if known is None:
-                self._journal.update(round_run_ids=(*ids[:number], run.info.run_id))
-                mlflow.set_tags({"llamaduo.task": self._project.task, "llamaduo.round": str(number)})
+                only(self._client, run, own)
             self._round_run_id = run.info.run_id
             try:
                 yield RoundLog(self, self._project, run)
@@ -174,8 +183,10 @@ class Tracker:
     def _exists(self, run_id: str) -> bool:
         try:
             return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException:  # deleted for good, or the tracking store is another one now
-            return False
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return False  # deleted for good, or the tracking store is another one now
+            raise  # a server that cannot be reached knows it still
 
     def invested_usd(self, finished: Round) -> float:
         """Dollars that the alignment has cost up to and with a round: what break-even has to earn back."""
@@ -259,6 +270,7 @@ class RoundLog:
         self._tracker.log_table(rejected_table(grown), "rejected.json")
         self._tracker.log_judged(judged, self.run_id, {"llamaduo.round": str(finished.number)})
         mlflow.log_dict(self._tracker.scorecard(finished.scorecard), "scorecard.json")
+        mlflow.log_text(adapter.mask, "mask.md")
         mlflow.set_tags(
             {
                 "llamaduo.decision": str(finished.decision),

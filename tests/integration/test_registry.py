@@ -11,10 +11,12 @@ from mlflow import MlflowClient
 from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.core.figures import Against
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet
-from mlflow_llamaduo.errors import DataError
+from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.evidence import evidence_of
+from mlflow_llamaduo.parity import Checked
+from mlflow_llamaduo.pyfunc_model import content_digest, pack, package
 from mlflow_llamaduo.registry import Registry
-from tests.unit.builders import card, decision, scores
+from tests.unit.builders import card, checked, decision, scores
 
 ROOT = Path(__file__).parents[2]
 TRAIN = PairSet((Pair((Message("user", "q"),), "a"),))
@@ -35,13 +37,27 @@ def adapter(folder: Path, digest: str) -> Adapter:
     path = folder / digest
     path.mkdir()
     (path / "adapter_model.safetensors").write_bytes(digest.encode())
+    (path / "probes.json").write_text("{}")
     return Adapter(str(path), digest, "team/small", "base", 1.0, 1.0, 1.0, 10, 1.0)
 
 
-def register(registry: Registry, trained: Adapter, *, passed: bool) -> int:
+def packed(project: Project, trained: Adapter) -> Checked:
+    """What parity was shown for, next to the adapter."""
+    folder = Path(trained.path).with_suffix(".packed")
+    pack(folder, adapter=Path(trained.path), package=package(project, trained))
+    return checked(content_digest(folder), str(folder))
+
+
+def register(registry: Registry, trained: Adapter, *, passed: bool, content: Checked | None = None) -> int:
     with mlflow.start_run() as run:
         version = registry.register(
-            trained, CARD, decision(passed=passed), against=AGAINST, train=TRAIN, run_id=run.info.run_id
+            trained,
+            CARD,
+            decision(passed=passed),
+            checked=content or packed(load("closed_qa"), trained),
+            against=AGAINST,
+            train=TRAIN,
+            run_id=run.info.run_id,
         )
         if passed:
             registry.promote(version)
@@ -96,7 +112,42 @@ def test_the_evidence_says_what_decided(project: Project, tmp_path: Path) -> Non
     assert evidence["baselines"]["service_llm"]["figures"]["similarity_mean"]["value"] == 80
     assert evidence["judge_family"] == "offline stand-ins"
     assert evidence["train"] == {"rows": 1, "digest": TRAIN.digest}
+    assert evidence["parity"]["passed"] is True
+    assert (evidence["parity"]["probes"], evidence["parity"]["trained"]["dtype"]) == (4, "float32")
+    assert set(evidence["parity"]["tolerance"]) == {
+        "distance",
+        "effect",
+        "strength",
+        "choices",
+        "answers",
+        "rounding",
+    }
     assert str(tmp_path) not in file.read_text(), "a path of this machine in an audit file"
+
+
+def test_a_version_is_the_folder_that_was_checked_and_says_so(project: Project, tmp_path: Path) -> None:
+    trained = adapter(tmp_path, "a")
+    content = packed(project, trained)
+    register(Registry(project, "one"), trained, passed=False, content=content)
+
+    tags = MlflowClient().get_model_version("llamaduo-closed_qa", "1").tags
+    assert tags["llamaduo.parity"] == "passed: distance 0 (4 probes)"
+    folder = Path(mlflow.artifacts.download_artifacts("models:/llamaduo-closed_qa/1", dst_path=str(tmp_path / "got")))
+    (got,) = folder.rglob("package.json")
+    assert content_digest(got.parent) == content.digest
+    assert not list(folder.rglob("probes.json")), "dev prompts travel with a version"
+
+
+@pytest.mark.parametrize("file", ["adapter/adapter_model.safetensors", "package.json"])
+def test_what_was_changed_after_the_check_is_not_registered(project: Project, tmp_path: Path, file: str) -> None:
+    trained = adapter(tmp_path, "a")
+    content = packed(project, trained)
+    with (Path(content.folder) / file).open("a") as changed:
+        changed.write(" ")
+
+    with pytest.raises(StageError, match="is not what was checked for parity"):
+        register(Registry(project, "one"), trained, passed=True, content=content)
+    assert not MlflowClient().search_model_versions("name = 'llamaduo-closed_qa'")
 
 
 def test_the_champion_is_its_adapter_on_this_machine(project: Project, tmp_path: Path) -> None:
@@ -113,7 +164,14 @@ def test_the_champion_is_its_adapter_on_this_machine(project: Project, tmp_path:
 def test_evidence_is_json_whatever_was_measured(project: Project, tmp_path: Path) -> None:
     nothing, diverged = scores({}), replace(adapter(tmp_path, "a"), train_loss=float("nan"))
     evidence = evidence_of(
-        project, diverged, nothing, decision(), Against({"base": nothing}), train=TRAIN, run_id="run"
+        project,
+        diverged,
+        nothing,
+        decision(),
+        Against({"base": nothing}),
+        parity=checked().parity,
+        train=TRAIN,
+        run_id="run",
     )
 
     assert evidence["adapter"]["train_loss"] is None

@@ -137,7 +137,7 @@ def test_a_round_and_each_baseline_have_their_tables(journal: Journal) -> None:
 
     assert files == {f"baseline/{n}_{t}.json" for n in ("base", "service_llm") for t in ("responses", "verdicts")}
     own = {file.path for file in client.list_artifacts(child.info.run_id)}
-    assert own >= {"responses.json", "verdicts.json", "comparisons.json", "scorecard.json"}
+    assert own >= {"responses.json", "verdicts.json", "comparisons.json", "scorecard.json", "mask.md"}
 
 
 def test_every_judged_response_is_a_trace_with_its_scores(journal: Journal) -> None:

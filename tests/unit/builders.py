@@ -6,10 +6,12 @@ from typing import Any
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.gate import Decision, RuleResult
+from mlflow_llamaduo.core.parity import FLOAT32, Facts, Parity
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet, Response, Unjudged, Verdict, Version
 from mlflow_llamaduo.core.rounds import Round
 from mlflow_llamaduo.core.rules import GateRule
 from mlflow_llamaduo.core.scoring import Scorecard, Scored
+from mlflow_llamaduo.parity import Checked
 
 
 def pair(instruction: str = "Which town?", response: str = "Arn", **more: Any) -> Pair:
@@ -79,6 +81,11 @@ def adapter(digest: str = "a0", **more: Any) -> Adapter:
     known = {"path": "nowhere", "base_model": "base", "base_digest": "b0", "tokens": 1000, "seconds": 10.0}
     losses = {"train_loss": 1.0, "eval_loss": 1.1, "best_epoch": 1.0}
     return Adapter(digest=digest, **{**known, **losses, **more})
+
+
+def checked(digest: str = "a0", folder: str = "nowhere") -> Checked:
+    facts = Facts("base", "b0", "w0", "rank 4", "t0", "k0", 2, "float32", "none")
+    return Checked(folder, digest, Parity((), {"distance": 0.0}, FLOAT32, 4, facts, facts))
 
 
 def project(**sections: Any) -> Project:

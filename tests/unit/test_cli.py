@@ -28,7 +28,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "projects"
     write(root / "closed_qa" / "coverage.jsonl", to_jsonl(p.row() for p in pairs(20)))
     write(root / "closed_qa" / "duo.yaml", yaml.safe_dump({"gate": 70, "coverage": {"test_rows": 4, "dev_rows": 2}}))
-    write(root / "profiles" / "local.yaml", "base_model: some/model\nlimits: {rounds: 1}")
+    write(root / "profiles" / "local.yaml", "base_model: HuggingFaceTB/SmolLM2-135M-Instruct\nlimits: {rounds: 1}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLAMADUO_PROJECTS", raising=False)
     for name in ("OPENAI_API_KEY", "X_API_KEY"):
@@ -127,10 +127,10 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("option", ["--base-model", "--base_model"])
 def test_options_may_be_written_with_hyphens_or_as_mlflow_hands_them_on(option: str) -> None:
-    result = llamaduo("plan", option, "other/model", "--rows_per_round", "20")
+    result = llamaduo("plan", option, "google/gemma-2b", "--rows_per_round", "20")
 
     assert result.exit_code == 0, result.output
-    assert "base model other/model" in result.stdout
+    assert "base model google/gemma-2b" in result.stdout
 
 
 def test_a_value_keeps_its_underscores() -> None:

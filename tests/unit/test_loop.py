@@ -17,9 +17,10 @@ from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.loop import Outcome, Stages, align
+from mlflow_llamaduo.parity import Checked
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.tracking import Tracker
-from tests.unit.builders import adapter, pair, pairs, project, verdict
+from tests.unit.builders import adapter, checked, pair, pairs, project, verdict
 
 SPLIT = Split(pairs(6, "train"), pairs(2, "dev"), pairs(3, "test"))
 Call = tuple[str, int | str]
@@ -53,6 +54,7 @@ class World:
         return Stages(
             collect=self.collect,
             finetune=self.finetune,
+            pack=self.pack,
             infer=self.infer,
             baseline=self.baseline,
             judge=self.judge,
@@ -79,6 +81,11 @@ class World:
         self.do("finetune", number)
         self.trained_on[number] = train, dev
         return adapter(f"a{number}", seconds=1800.0)
+
+    def pack(self, trained: Adapter, dev: PairSet, number: int) -> Checked:
+        assert dev == SPLIT.dev
+        self.do("pack", number)
+        return checked(trained.digest)
 
     def infer(self, trained: Adapter, prompts: PairSet, where: int | str) -> tuple[Response, ...]:
         self.do("steer" if prompts == SPLIT.dev else "infer", where)
@@ -121,8 +128,17 @@ class _Registry:
     world: World
 
     def register(
-        self, trained: Adapter, scorecard: Scorecard, decision: Any, *, against: Any, train: PairSet, run_id: str
+        self,
+        trained: Adapter,
+        scorecard: Scorecard,
+        decision: Any,
+        *,
+        checked: Checked,
+        against: Any,
+        train: PairSet,
+        run_id: str,
     ) -> Version:
+        assert checked.digest == trained.digest, "what is registered is not what was checked"
         number = int(trained.digest.removeprefix("a"))
         self.world.do("register", number)
         self.world.registered.append((len(train), decision.passed))
@@ -172,11 +188,12 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path, "f")
 
 
-ROUND_0 = [("finetune", 0), ("infer", 0), ("judge", 0), ("register", 0), ("record", 0)]
+ROUND_0 = [("finetune", 0), ("pack", 0), ("infer", 0), ("judge", 0), ("register", 0), ("record", 0)]
 ROUND_1 = [
     ("steer", 0),
     ("synthesize", 1),
     ("finetune", 1),
+    ("pack", 1),
     ("infer", 1),
     ("judge", 1),
     ("register", 1),
@@ -366,7 +383,7 @@ def test_a_budget_that_ends_before_the_first_round_is_an_outcome_as_well(journal
     assert outcome.state.test == SPLIT.test
 
 
-@pytest.mark.parametrize("call", [("synthesize", 1), ("finetune", 1), ("judge", 1), ("register", 1)])
+@pytest.mark.parametrize("call", [("synthesize", 1), ("finetune", 1), ("pack", 1), ("judge", 1), ("register", 1)])
 def test_a_run_that_died_goes_on_with_its_unfinished_round_and_repeats_no_other(tmp_path: Path, call: Call) -> None:
     with pytest.raises(KeyboardInterrupt):
         World([50, 55, 60], killed={call}).align(Journal(tmp_path, "f"))
