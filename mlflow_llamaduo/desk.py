@@ -129,7 +129,8 @@ class Desk:
             prompts.digest,
             adapter.digest if adapter else None,
             base_digest,
-            settings.model_dump(),
+            settings.model_dump(exclude={"actors", "accelerator_type"}),
+            self._project.finetune.chat_template,
         ]
         found = self._journal.once("infer", inputs + given([shot.id for shot in shots]), tuple[Response, ...], make)
         return _sliced(found, prompts)

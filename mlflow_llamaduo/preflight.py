@@ -1,5 +1,6 @@
 """All that can be known to be wrong before anything starts, and before anything heavy is imported."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -36,6 +37,7 @@ def check(project: Project) -> Gathered:
     check_working_folder()
     check_models(*project.service_llm.models)
     check_judges(project)
+    check_engine(project)
     if project.limits.rounds > 1:
         check_grammar(project)
     task_prompts(project)
@@ -64,6 +66,20 @@ def check_judges(project: Project) -> None:
         raise ConfigError(f"service_llm.other_judges: {', '.join(twice)} judges already; name another model")
     if project.gate.forbid_same_family and (warning := same_family(project)):
         raise ConfigError(f"gate.forbid_same_family: {warning}")
+
+
+def check_engine(project: Project) -> None:
+    """That vLLM is there, if answers are to come from it; on another's cluster its machines have it, or have not.
+
+    Raises:
+        ConfigError: it is not installed here.
+    """
+    if project.inference.engine != "vllm" or "RAY_ADDRESS" in os.environ:
+        return
+    from mlflow_llamaduo.inference.vllm_engine import missing as missing_vllm
+
+    if problem := missing_vllm():
+        raise ConfigError(problem)
 
 
 def same_family(project: Project) -> str | None:

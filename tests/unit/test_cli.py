@@ -133,6 +133,13 @@ def test_options_may_be_written_with_hyphens_or_as_mlflow_hands_them_on(option: 
     assert "base model google/gemma-2b" in result.stdout
 
 
+def test_vllm_that_is_not_installed_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("mlflow_llamaduo.inference.vllm_engine.find_spec", lambda name: None)
+
+    assert "inference.engine: vllm wants the package vllm" in refusal("run", "--set", "inference.engine=vllm")
+
+
 def test_a_value_keeps_its_underscores() -> None:
     assert "task closed_qa" in llamaduo("plan", "--task", "closed_qa").stdout
 
