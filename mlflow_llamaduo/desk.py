@@ -122,6 +122,8 @@ class Desk:
         def make(_: Path) -> tuple[Response, ...]:
             self._say(f"{title(where)}: {settings.responses_per_prompt} answers to each of {len(prompts)} prompts")
             self._connect()
+            if adapter is None and self._workers.stay:  # the bare base answers before the first fine-tuning
+                self._workers.start()
             with bar(f"{title(where)}: answers", len(prompts), "prompt") as progress:
                 return self._pool(adapter).answer(prompts, adapter, done=progress.update, shots=shots)
 
@@ -207,11 +209,13 @@ class Desk:
     def _connect(self) -> None:
         if not self._connected:
             self._cleanup.enter_context(cluster())
-            self._cleanup.callback(self._release)
+            self._cleanup.push(self._leave)
             self._connected = True
 
-    def _release(self) -> None:
-        self._workers.close()
+    def _leave(self, error: type[BaseException] | None, *_: object) -> None:
+        """What ends well is put away; what is stopped is left as it is, checkpoints above all, and not waited for."""
+        if error is None:
+            self._workers.close()
         for pool in self._pools.values():
             pool.release()
 

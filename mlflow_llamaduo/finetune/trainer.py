@@ -75,7 +75,7 @@ class TrainWorkers:
         Raises:
             StageError: the job failed; the cause is the worker's own error.
         """
-        fit = self._started()
+        fit = self.start()
         job = Job(
             key,
             self._recipe.at(len(train)).model_dump(),
@@ -103,8 +103,8 @@ class TrainWorkers:
         ray.kill(self._line)
         self._clear()
 
-    def _started(self) -> "Future[Any]":
-        """Ray Train's job, in a thread of its own.
+    def start(self) -> "Future[Any]":
+        """Ray Train's job, in a thread of its own; started before the first fine-tuning it comes up meanwhile.
 
         In the main thread Ray Train 2.60 takes SIGINT for itself and never gives it back, so that Ctrl-C would end
         the process behind our back, even long after the training.
@@ -130,6 +130,7 @@ class TrainWorkers:
                 "base_model": self._base.name,
                 "base_digest": self._base.digest,
                 "base_path": str(self._base.path),
+                "quantization": recipe.quantization,
             },
             scaling_config=ScalingConfig(
                 num_workers=recipe.workers,

@@ -37,10 +37,11 @@ def train_worker(config: dict[str, Any]) -> None:
     """Work on the jobs of a `Line` until it is closed.
 
     Args:
-        config: `line` (its actor), `base_model`, `base_digest`, `base_path` (of the driver's machine).
+        config: `line` (its actor), `quantization`, `base_model`, `base_digest`, `base_path` (where the driver has it).
     """
     line = config["line"]
     worker = _Worker(config)
+    worker.warm(config["quantization"])
     number = ray.get(line.first_open.remote())
     while (job := ray.get(line.job.remote(number))) is not None:
         if not worker.train(number, job):
@@ -59,6 +60,10 @@ class _Worker:
         self._first = ray.train.get_context().get_world_rank() == 0
         self._base: Any = None
         self._quantization = ""
+
+    def warm(self, quantization: str) -> None:
+        """Load the base before there is a job."""
+        self._loaded(quantization)
 
     def train(self, number: int, job: Job) -> bool:
         """Train one adapter and hand it over; False if that cannot be done."""
