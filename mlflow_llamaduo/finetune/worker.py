@@ -37,7 +37,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """Work on the jobs of a `Line` until it is closed.
 
     Args:
-        config: `line` (its actor), `quantization`, `base_model`, `base_digest`, `base_path` (where the driver has it).
+        config: `line` (its actor), `quantization`, `base_model`, `base_digest`, `base_path` (the driver's).
     """
     line = config["line"]
     worker = _Worker(config)
