@@ -68,6 +68,7 @@ class Desk:
             folder=HOME / project.task / "training",
             beside=project.inference.actors * project.inference.gpus,
         )
+        cleanup.push(self._clear)
 
     def finetune(self, train: PairSet, dev: PairSet, number: int) -> Adapter:
         recipe = self._project.finetune.at(len(train))
@@ -211,6 +212,10 @@ class Desk:
             self._cleanup.enter_context(cluster())
             self._cleanup.push(self._leave)
             self._connected = True
+
+    def _clear(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._workers.clear()
 
     def _leave(self, error: type[BaseException] | None, *_: object) -> None:
         """What ends well is put away; what is stopped is left as it is, checkpoints above all, and not waited for."""

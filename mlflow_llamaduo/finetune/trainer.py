@@ -101,7 +101,7 @@ class TrainWorkers:
         while room.look() and not wait([fit], timeout=POLL_S).done:
             pass  # workers that wait for a node, with nothing left to do, are not waited for
         ray.kill(self._line)
-        self._clear()
+        self.clear()
 
     def start(self) -> "Future[Any]":
         """Ray Train's job, in a thread of its own; started before the first fine-tuning it comes up meanwhile.
@@ -178,7 +178,8 @@ class TrainWorkers:
                     raise StageError(f"fine-tuning {self._base.name} failed: {_last_line(error)}") from error
                 raise StageError(f"fine-tuning {self._base.name} ended without an adapter: see Ray's log")
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Remove the checkpoints: a driver that died after its last fine-tuning has left them."""
         if not self._recipe.storage:
             remove(self._folder / self._name)
             return
