@@ -144,7 +144,13 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(group: Any, tmp_path: Path,
 
 
 def test_training_stops_when_dev_loss_no_longer_falls(group: Any, tmp_path: Path) -> None:
-    adapter = trained(group(patience=1, epochs=12, learning_rate=0.5), tmp_path / "adapter")
+    seen: set[Path] = set()
+    shared = tmp_path / "shared"
+    workers = group(patience=1, epochs=12, learning_rate=0.5, storage=f"file://{shared}")
+    adapter = trained(workers, tmp_path / "adapter", done=lambda _: seen.update(shared.rglob("job.json")))
+    workers.close()
+    assert seen, "no checkpoint was in the storage that was named"
+    assert not any(shared.rglob("job.json")), "checkpoints of a finished job were left"
     losses = [loss.dev for loss in adapter.losses]
     assert len(losses) < 12
     assert losses[-1] >= min(losses) == adapter.eval_loss
