@@ -163,6 +163,8 @@ def settings(base_path: str, *, lora_rank: int, rows: int, gpus: int) -> dict[st
         "max_num_seqs": rows,
         "enable_lora": True,
         "max_lora_rank": ranks[0],
+        # On CPU a prompt that is read in pieces ends vLLM 0.32 where a seed is given: its generator has no offset.
+        "enable_chunked_prefill": bool(gpus),
         "enable_prefix_caching": True,
         "skip_tokenizer_init": True,
         "generation_config": "vllm",  # no defaults from the base's file: how to sample is ours to say
