@@ -14,12 +14,11 @@ from uuid import uuid4
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.records import Adapter, Grown, PairSet, TaskPrompt
+from mlflow_llamaduo.core.records import PairSet, TaskPrompt
 from mlflow_llamaduo.core.rounds import Judged, Round, State, StopReason
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.coverage.gathered import Gathered
@@ -28,12 +27,11 @@ from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
 from mlflow_llamaduo.service_llm.family import told
 from mlflow_llamaduo.tracking.judged import log_judged
-from mlflow_llamaduo.tracking.metrics import card_metrics, growth_metrics, matching_metrics, round_metrics
+from mlflow_llamaduo.tracking.metrics import card_metrics, matching_metrics
 from mlflow_llamaduo.tracking.once import only, tagged
+from mlflow_llamaduo.tracking.round_log import RoundLog
 from mlflow_llamaduo.tracking.tables import (
-    comparisons_table,
     pairs_table,
-    rejected_table,
     responses_table,
     summary,
     verdicts_table,
@@ -120,7 +118,7 @@ class Tracker:
         self.log_judged(judged, self.run_id, {"llamaduo.baseline": called})
 
     @contextmanager
-    def round(self, number: int) -> Iterator["RoundLog"]:
+    def round(self, number: int) -> Iterator[RoundLog]:
         """A nested run, active for the length of the block."""
         ids = self._journal.entry().round_run_ids[: number + 1]
         known = ids[number] if number < len(ids) and self._exists(ids[number]) else None
@@ -234,50 +232,6 @@ class Tracker:
         folder = file.rpartition("/")[0] or None
         if not any(f.path == file for f in self._client.list_artifacts(run_id, folder)):
             mlflow.log_table(table, file)
-
-
-class RoundLog:
-    """What is told of one round, once it has all its results."""
-
-    def __init__(self, tracker: Tracker, project: Project, run: Run) -> None:
-        self._tracker = tracker
-        self._project = project
-        self.run_id = run.info.run_id
-
-    def record(
-        self,
-        finished: Round,
-        baselines: Mapping[str, Scorecard],
-        adapter: Adapter,
-        train: PairSet,
-        grown: Grown,
-        judged: Judged,
-    ) -> None:
-        """Metrics on the round's run and, with the round as step, on the parent; tables on the round's run."""
-        invested_usd = self._tracker.invested_usd(finished)
-        metrics = round_metrics(finished, adapter, self._project, invested_usd) | growth_metrics(grown)
-        metrics |= matching_metrics(finished.scorecard, baselines.get("service_llm"), self._project)
-        mlflow.log_metrics(metrics, step=finished.number)
-        self._tracker.on_parent(metrics, finished.number)
-        for loss in adapter.losses:
-            losses = {"train/epoch_loss": loss.train, "train/epoch_eval_loss": loss.dev}
-            mlflow.log_metrics({k: v for k, v in losses.items() if v is not None}, step=round(loss.epoch))
-        self._tracker.log_input(train, "train")
-        self._tracker.log_table(responses_table(judged.responses), "responses.json")
-        self._tracker.log_table(verdicts_table(judged.judgements), "verdicts.json")
-        if judged.comparisons:
-            self._tracker.log_table(comparisons_table(judged.comparisons), "comparisons.json")
-        self._tracker.log_table(rejected_table(grown), "rejected.json")
-        self._tracker.log_judged(judged, self.run_id, {"llamaduo.round": str(finished.number)})
-        mlflow.log_dict(self._tracker.scorecard(finished.scorecard), "scorecard.json")
-        mlflow.log_text(adapter.mask, "mask.md")
-        mlflow.set_tags(
-            {
-                "llamaduo.decision": str(finished.decision),
-                "llamaduo.model_version": str(finished.version.number),
-                **{f"llamaduo.prompt.{role}": prompt.source for role, prompt in self._tracker.prompts.items()},
-            }
-        )
 
 
 def point_here(started: str | None, run_id: str | None, stop: StopReason) -> None:
