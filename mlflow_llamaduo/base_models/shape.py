@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from mlflow_llamaduo.base_models.resolve import HUB_TIMEOUT_S, cache_folder
+from mlflow_llamaduo.base_models.hub import HUB_TIMEOUT_S, on_the_hub
+from mlflow_llamaduo.base_models.resolve import cache_folder
 from mlflow_llamaduo.core.shape import Shape, shape_of
 from mlflow_llamaduo.errors import BaseModelError
 
@@ -59,20 +60,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_hub(name: str) -> Path:
-    from httpx import HTTPError
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub import hf_hub_download
 
-    try:
-        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)  # a quick no where the hub is out of reach
+    with on_the_hub(name, f"{CONFIG} of {name} is not here and not on the model hub"):
         return Path(hf_hub_download(name, CONFIG, etag_timeout=HUB_TIMEOUT_S))
-    except HFValidationError as error:
-        raise BaseModelError(f"{name!r} is no name that the model hub can have") from error
-    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BaseModelError(f"{CONFIG} of {name} is not here and not on the model hub ({reason})") from error
