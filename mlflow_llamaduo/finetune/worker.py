@@ -9,6 +9,7 @@ The worker stays for the next round's job with its base loaded, where the driver
 """
 
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -41,7 +42,6 @@ def train_worker(config: dict[str, Any]) -> None:
     """
     line = config["line"]
     worker = _Worker(config)
-    worker.warm(config["quantization"])
     number = ray.get(line.first_open.remote())
     while (job := ray.get(line.job.remote(number))) is not None:
         if not worker.train(number, job):
@@ -56,14 +56,9 @@ class _Worker:
         self._line = config["line"]
         self._name = config["base_model"]
         self._path = at_hand(self._name, config["base_digest"], config["base_path"])
-        self._folder = BaseModelFolder(self._name, Path(self._path), config["base_digest"], "")
+        self._folder = BaseModelFolder(self._name, self._path, config["base_digest"], "")
         self._first = ray.train.get_context().get_world_rank() == 0
-        self._base: Any = None
-        self._quantization = ""
-
-    def warm(self, quantization: str) -> None:
-        """Load the base before there is a job."""
-        self._loaded(quantization)
+        self._base = load_base(str(self._path), quantization=config["quantization"])
 
     def train(self, number: int, job: Job) -> bool:
         """Train one adapter and hand it over; False if that cannot be done."""
@@ -74,7 +69,7 @@ class _Worker:
         with tempfile.TemporaryDirectory() as scratch:
             keeper = _Keeper(job.key, Path(scratch), self._name, self._line, recipe)
             trainer = AdapterTrainer(
-                self._loaded(recipe.quantization),
+                self._base,
                 tokenizer,
                 rows.train,
                 rows.dev,
@@ -118,16 +113,15 @@ class _Worker:
         split = [(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows if isinstance(row, Row)]
         write(best, as_trained(model, tokenizer, split, base=self._folder, adapter=best))
 
-    def _loaded(self, quantization: str) -> Any:
-        if self._base is None or quantization != self._quantization:
-            self._base = load_base(str(self._path), quantization=quantization)
-            self._quantization = quantization
-        return self._base
-
     def _unload(self, trainer: AdapterTrainer) -> None:
         """The bare base again: without the adapter, and without the forward that trl puts in the model's place."""
         self._base = trainer.accelerator.unwrap_model(trainer.model).unload()
         self._base.__dict__.pop("forward", None)
+
+
+def _held(loss: float) -> float:
+    """A loss that is no number is worse than any: compared as it is, no later epoch would be better."""
+    return math.inf if math.isnan(loss) else loss
 
 
 class _Keeper(TrainerCallback):
@@ -164,7 +158,7 @@ class _Keeper(TrainerCallback):
         """Losses in nats per learned token; seconds of training, evaluation not counted, in all lives of the job."""
         train = {entry["epoch"]: entry["loss"] for entry in self._history if "loss" in entry}
         dev = {entry["epoch"]: entry["eval_loss"] for entry in self._history if "eval_loss" in entry}
-        best = min(dev, key=lambda epoch: dev[epoch])
+        best = min(dev, key=lambda epoch: _held(dev[epoch]))
         losses = [{"epoch": epoch, "train": train.get(epoch), "dev": loss} for epoch, loss in dev.items()]
         return {
             "train_loss": train[best],
@@ -189,7 +183,7 @@ class _Keeper(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._history = state.log_history
-        dev = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        dev = [_held(entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
         since = len(dev) - 1 - dev.index(min(dev))
         if since == 0 and state.is_world_process_zero and self.trainer is not None:
             shutil.rmtree(self.best, ignore_errors=True)
