@@ -26,7 +26,7 @@ from mlflow_llamaduo.base_models import BaseModelFolder, at_hand
 from mlflow_llamaduo.chat_template import with_template
 from mlflow_llamaduo.config import FineTune
 from mlflow_llamaduo.errors import LlamaDuoError
-from mlflow_llamaduo.files import packed
+from mlflow_llamaduo.files import packed, remove
 from mlflow_llamaduo.finetune.line import Job, Trained
 from mlflow_llamaduo.finetune.sft import AdapterTrainer, load_adapter, load_base, save_adapter
 from mlflow_llamaduo.finetune.token_rows import Tokenized, tokenized
@@ -186,7 +186,7 @@ class _Keeper(TrainerCallback):
         dev = [_held(entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
         since = len(dev) - 1 - dev.index(min(dev))
         if since == 0 and state.is_world_process_zero and self.trainer is not None:
-            shutil.rmtree(self.best, ignore_errors=True)
+            remove(self.best)
             save_adapter(self.trainer, self.best, base_model=self._base_model)
         if self._recipe.patience and since >= self._recipe.patience:
             control.should_training_stop = True
@@ -194,7 +194,7 @@ class _Keeper(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Every rank reports what it wrote: Ray lays the folders together."""
         folder = self._scratch / "checkpoint"
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         folder.mkdir()
         written.rename(folder / "state")

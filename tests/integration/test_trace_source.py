@@ -329,7 +329,7 @@ def test_an_unknown_experiment_is_told_with_those_that_are_most_like_it(wrong: s
         rows(wrong)
 
     assert "'my-service'" in str(caught.value) or wrong == "12345678"
-    assert "it has '" in str(caught.value)
+    assert "; it has " in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, mlflow.exceptions.MlflowException)
 
