@@ -96,9 +96,9 @@ def at_hand(name: str, digest: str, path: str) -> Path:
     Raises:
         BaseModelError: it is nowhere, or has other files here.
     """
-    if Path(path).is_dir():
-        return Path(path)
-    found = resolve(name)
+    here = Path(path)
+    kind = "cache" if here.parent == cache_folder() / "base_models" else "folder"
+    found = _checked(name, here, kind) if here.is_dir() else resolve(name)
     if found.digest != digest:
         raise BaseModelError(
             f"{found.path} on {os.uname().nodename} is not the {name} that the run began with (digest "

@@ -114,11 +114,6 @@ class EnginePool:
             ray.kill(actor)
         self._actors, self._sent = [], None
 
-    def yield_gpu(self) -> None:
-        """End the actors if they hold GPUs that training may need."""
-        if self._settings.gpus:
-            self.release()
-
     def _asked(self, adapter: Travelling | None, chats: list[Chat]) -> Iterator[tuple[list[int], Answers]]:
         """Each batch and its answers as they come: one batch an actor, the longest prompts first."""
         free = self._ready()

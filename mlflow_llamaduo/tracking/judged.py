@@ -26,8 +26,9 @@ DATA = AssessmentSource(AssessmentSourceType.CODE, "llamaduo")
 """Where references are from; MLflow would call it a person."""
 PREVIEW = 1000
 """Characters that MLflow keeps of a text for its list of traces."""
-AT_ONCE = 250
-"""Traces between two flushes. MLflow queues two writes a trace, and drops what comes when 1000 are waiting."""
+AT_ONCE = 100
+"""Traces between two flushes. MLflow queues two writes a trace, and drops what comes when 1000 are waiting: four
+baselines may leave so many each."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """PostgreSQL takes no NUL, and the others move a terminal's cursor."""
 
@@ -39,6 +40,7 @@ def log_judged(
     experiment_id: str | None,
     run_id: str,
     tags: Mapping[str, str],
+    wait: bool = True,
 ) -> None:
     """Write each judged response as a trace of the run; those that the run has with these tags are left alone.
 
@@ -48,6 +50,7 @@ def log_judged(
         experiment_id: where the traces go; None is the run's.
         run_id: the round's run.
         tags: of every trace, beside `llamaduo.response` (the response's id) and `llamaduo.judged`.
+        wait: return when MLflow has all of them. A flush takes 2.3 s, nearly all of it waiting.
     """
     own: dict[str, list[Judgement]] = defaultdict(list)
     for judgement in judgements:
@@ -57,7 +60,7 @@ def log_judged(
     fresh = {r.id: r for r in responses if r.id in own and r.id not in written}
     for number, response in enumerate(fresh.values(), 1):
         _write(response, own[response.id], experiment, run_id, tags)
-        if number % AT_ONCE == 0 or number == len(fresh):
+        if number % AT_ONCE == 0 or (wait and number == len(fresh)):
             mlflow.flush_trace_async_logging()
 
 

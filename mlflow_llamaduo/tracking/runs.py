@@ -115,7 +115,8 @@ class Tracker:
         mlflow.log_metrics({**metrics, f"baseline/{name}_usd": self._spent_usd(name)}, step=0)
         self.log_table(responses_table(judged.responses), f"baseline/{called}_responses.json")
         self.log_table(verdicts_table(judged.judgements), f"baseline/{called}_verdicts.json")
-        self.log_judged(judged, self.run_id, {"llamaduo.baseline": called})
+        # Not waited for: what a run that dies has not written, it writes when it goes on. The round waits for all.
+        self.log_judged(judged, self.run_id, {"llamaduo.baseline": called}, wait=False)
 
     @contextmanager
     def round(self, number: int) -> Iterator[RoundLog]:
@@ -155,10 +156,16 @@ class Tracker:
         self._journal.update(stop=stop)
         point_here(self._mlflows_own, self.run_id, stop)
 
-    def log_judged(self, judged: Judged, run_id: str, tags: dict[str, str]) -> None:
+    def log_judged(self, judged: Judged, run_id: str, tags: dict[str, str], *, wait: bool = True) -> None:
         """Each judged response as a trace of a run, with its scores: what a reviewer opens and corrects."""
-        tags = {"llamaduo.task": self._project.task, **tags}
-        log_judged(judged.responses, judged.judgements, experiment_id=self._experiment_id, run_id=run_id, tags=tags)
+        log_judged(
+            judged.responses,
+            judged.judgements,
+            experiment_id=self._experiment_id,
+            run_id=run_id,
+            tags={"llamaduo.task": self._project.task, **tags},
+            wait=wait,
+        )
 
     def scorecard(self, card: Scorecard) -> dict[str, object]:
         """A scorecard as a file: figures with their intervals, by slice too, and every response's scores."""

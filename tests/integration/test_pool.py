@@ -1,5 +1,6 @@
 """The pool of engines on real Ray actors: whoever answers, the answers are the same."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mlflow_llamaduo.base_models import BaseModelFolder
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Inference
 from mlflow_llamaduo.core.records import Adapter, PairSet, Response
+from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.files import folder_digest
 from mlflow_llamaduo.inference import EnginePool
 from tests.contract.adapters import made_up_adapter
@@ -94,3 +96,10 @@ def test_an_actor_that_dies_is_started_again_and_its_batch_asked_anew(pool: Engi
     assert pool.answer(PROMPTS, None, done=kill) == before
     assert killed
     assert [process.pid for process in actors()] != killed
+
+
+def test_what_kills_every_process_that_tries_it_is_told_with_the_way_out(base: BaseModelFolder) -> None:
+    pool = EnginePool(base, SETTINGS)
+    with pytest.raises(StageError, match=r"died 3 times .* set a smaller inference\.batch_size"):
+        pool.run(os._exit, 1)
+    pool.release()

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from httpx import ConnectError
 
-from mlflow_llamaduo.base_models import resolve
+from mlflow_llamaduo.base_models import at_hand, resolve
 from mlflow_llamaduo.base_models.resolve import WHEELS, cache_folder
 from mlflow_llamaduo.errors import BaseModelError
 from mlflow_llamaduo.files import folder_digest
@@ -89,6 +89,25 @@ def test_the_cache_comes_before_the_hub_and_is_hashed_once(cache: Path) -> None:
 
     assert (first.source, first.path) == ("cache", folder)
     assert resolve("some/model").digest == first.digest
+
+
+def test_another_machine_takes_the_drivers_folder_or_its_own_cache(tmp_path: Path, cache: Path) -> None:
+    drivers, own = model(tmp_path / "drivers"), model(cache / "some--model")
+    digest = folder_digest(drivers)
+
+    assert at_hand("some/model", digest, str(drivers)) == drivers
+    assert at_hand("some/model", digest, str(tmp_path / "not here")) == own
+
+
+@pytest.mark.parametrize("there", ["drivers", "elsewhere"])
+def test_other_weights_under_the_same_name_are_refused_on_another_machine(
+    tmp_path: Path, cache: Path, there: str
+) -> None:
+    model(tmp_path / "drivers", "other weights")
+    model(cache / "some--model", "other weights")
+
+    with pytest.raises(BaseModelError, match=r"is not the some/model that the run began with .* put the same files"):
+        at_hand("some/model", folder_digest(model(tmp_path / "first")), str(tmp_path / there))
 
 
 def test_what_the_hub_gives_goes_into_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
