@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from datasets import Dataset
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -37,7 +38,7 @@ def load_base(path: str, *, quantization: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    return AutoModelForCausalLM.from_pretrained(
+    base = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=dtype,
         device_map={"": torch.cuda.current_device()} if cuda else "cpu",
@@ -46,6 +47,12 @@ def load_base(path: str, *, quantization: str) -> Any:
         # Rows that lie one behind the other want a kernel that knows where each ends, or a mask.
         attn_implementation="flash_attention_2" if cuda and is_flash_attn_2_available() else "sdpa",
     )
+    for layer in base.modules():
+        if isinstance(layer, Linear4bit):
+            # In eval mode bitsandbytes 0.50 packs the weights anew for a kernel of CPUs with AVX512-BF16, and leaves
+            # them so: a training that goes on from there has no gradient through them, and nobody says so.
+            layer.support_avx512bf16_for_cpu = False
+    return base
 
 
 class AdapterTrainer(SFTTrainer):
