@@ -26,6 +26,7 @@ from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.evidence import evidence_of
 from mlflow_llamaduo.files import write_atomic
 from mlflow_llamaduo.parity import Checked
+from mlflow_llamaduo.promotion import Promotions, Word
 from mlflow_llamaduo.pyfunc_model import content_digest
 from mlflow_llamaduo.service_llm.family import told
 
@@ -98,15 +99,15 @@ class Registry:
 
         Returns:
             True when the version is champion now.
+
+        Raises:
+            ConfigError: a person has rejected it, or rolled it back.
+            StageError: somebody else promotes at the same time.
         """
         if self._project.promotion != "auto":
             self._client.set_model_version_tag(version.name, str(version.number), "llamaduo.review", "pending")
             return False
-        old = self.alias(version.name, "champion")
-        if old not in (None, version.number):
-            self._client.set_registered_model_alias(version.name, "previous", str(old))
-        self._client.set_registered_model_alias(version.name, "champion", str(version.number))
-        self._client.set_model_version_tag(version.name, str(version.number), "llamaduo.review", "auto")
+        Promotions(version.name).promote(version.number, Word("llamaduo", "it passed its gate", "auto"))
         return True
 
     @cached_property
@@ -119,7 +120,7 @@ class Registry:
             DataError: the champion is not to be had, or was not made by llamaduo.
         """
         name = self._project.registered_model
-        number = self.alias(name, "champion")
+        number = Promotions(name).alias("champion")
         if number is None:
             return None
         folder = fetch(name, number)
@@ -136,15 +137,6 @@ class Registry:
             tokens=0,
             seconds=0.0,
         )
-
-    def alias(self, name: str, alias: str) -> int | None:
-        """The number of the version that an alias stands for, or None."""
-        try:
-            return int(self._client.get_model_version_by_alias(name, alias).version)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
 
     def _tags(self, adapter: Adapter, decision: Decision) -> dict[str, str]:
         return {
