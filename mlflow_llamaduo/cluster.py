@@ -9,12 +9,12 @@ a job of the Jobs API both came with the job. What Ray cannot bring is what a pa
 import json
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import ray
 
 import mlflow_llamaduo
 from mlflow_llamaduo.errors import ConfigError, StageError
@@ -37,19 +37,26 @@ ADDRESS = "RAY_ADDRESS"
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for a job's driver: the job's runtime environment, as JSON."""
 
+HOST_AND_PORT = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})")
+RAYS_OWN = ("local", "auto")
+"""A cluster of our own; whichever runs on this machine."""
+LISTENS_WITHIN_S = 10.0
+
 
 @contextmanager
 def cluster() -> Iterator[None]:
     """Connect for the length of the block; a cluster that was started here ends with it.
 
     Raises:
-        ConfigError: RAY_ADDRESS is the address of something else than a cluster.
-        StageError: no cluster answers there.
+        ConfigError: RAY_ADDRESS is no address of a cluster, or nobody listens there.
+        StageError: what listens there is no cluster, or does not let us in.
     """
+    import ray  # a second that the checks before a run need not take
+
     if ray.is_initialized():
         yield
         return
-    address = _address(os.environ)
+    address = check_address(os.environ)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "120")
     try:
@@ -96,6 +103,33 @@ def runtime_env(environment: Mapping[str, str]) -> dict[str, Any]:
         "py_modules": [str(Path(mlflow_llamaduo.__file__).parent)],
         "excludes": ["**/__pycache__"],
     }
+
+
+def check_address(environment: Mapping[str, str]) -> str:
+    """RAY_ADDRESS, or `local`, shown to be an address where something listens: Ray itself tries for two minutes.
+
+    Args:
+        environment: of this process.
+
+    Raises:
+        ConfigError: it is no address of a cluster, or nobody listens there.
+    """
+    address = _address(environment)
+    if found := HOST_AND_PORT.fullmatch(address):
+        place = (found["host"].strip("[]"), int(found["port"]))
+        try:
+            socket.create_connection(place, timeout=LISTENS_WITHIN_S).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"{ADDRESS}={address}: nobody listens there ({error}): start a cluster (ray start --head), or "
+                "correct the address; for a cluster of your own unset it"
+            ) from error
+    elif address not in RAYS_OWN:
+        raise ConfigError(
+            f"{ADDRESS}={address} is no address of a cluster: give host:6379, or auto for the one on this machine; "
+            "for a cluster of your own unset it"
+        )
+    return address
 
 
 def _address(environment: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mlflow_llamaduo.errors import ConfigError, DataError, StageError
+from mlflow_llamaduo.errors import DataError, StageError
 
 T = TypeVar("T")
 
@@ -29,23 +29,15 @@ def working_folder() -> Path:
     return Path(os.environ.get(HOME_VARIABLE) or ".llamaduo").expanduser()
 
 
-def check_working_folder() -> None:
-    """That the working folder is one that files can be locked in and SQLite can write to.
-
-    Raises:
-        ConfigError: it is a URI, such as s3://bucket.
-    """
-    if "://" in (given := os.environ.get(HOME_VARIABLE, "")):
-        raise ConfigError(
-            f"{HOME_VARIABLE}={given}: the working folder is a folder, no URI (it holds locks and an SQLite file); "
-            "mount a shared disk, and give finetune.storage the URI for checkpoints"
-        )
+def part_of(path: Path) -> Path:
+    """A name of its own for a file or folder while it is written."""
+    return path.with_name(f".{path.name}.{uuid4().hex}.part")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a process that died, never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    part = part_of(path)
     try:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
         part.replace(path)
@@ -66,7 +58,7 @@ def writing_atomic(path: Path) -> Iterator[TextIO]:
 def writing_bytes_atomic(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it takes the name `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    part = part_of(path)
     try:
         with part.open("wb") as stream:
             yield stream
@@ -98,7 +90,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 def folder_atomic(path: Path) -> Iterator[Path]:
     """A new folder to fill; it takes the name `path` when the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    part = part_of(path)
     part.mkdir()
     try:
         yield part

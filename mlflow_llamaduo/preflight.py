@@ -4,7 +4,10 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+from mlflow_llamaduo.base_models.resolve import cache_folder
+from mlflow_llamaduo.cluster import check_address
 from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.records import Pair
 from mlflow_llamaduo.core.redact import known_regions, redact, redact_text
@@ -13,8 +16,8 @@ from mlflow_llamaduo.coverage.source import collect as collect_rows
 from mlflow_llamaduo.coverage.sources import resolved, source_rows
 from mlflow_llamaduo.coverage.split import split
 from mlflow_llamaduo.errors import ConfigError, DataError
-from mlflow_llamaduo.files import check_working_folder
 from mlflow_llamaduo.journal import HOME
+from mlflow_llamaduo.places import check_cache, check_storage, check_working_folder
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.family import family
@@ -31,17 +34,24 @@ def check(project: Project) -> Gathered:
     """All that can be known to be wrong before anything starts.
 
     Raises:
-        ConfigError: a paid model has no key or no known price; LLAMADUO_HOME is no folder.
+        ConfigError: a line for each thing that is wrong: a paid model has no key or no known price, what a run
+            writes cannot be written, no cluster is where RAY_ADDRESS says.
         DataError: fewer rows are pairs than the split needs.
     """
-    check_working_folder()
-    check_models(*project.service_llm.models)
-    check_judges(project)
-    check_engine(project)
-    if project.limits.rounds > 1:
-        check_grammar(project)
-    task_prompts(project)
+    if problems := before_a_run(project):
+        raise ConfigError("\n".join(problems))
     return collect(project)
+
+
+def before_a_run(project: Project) -> list[str]:
+    """A line for each thing that would stop a run before it starts; what takes seconds comes last."""
+    problems = missing(*project.service_llm.models)
+    for wanted in (check_judges, check_engine, check_growth, check_prompts, check_base, check_ray, check_checkpoints):
+        try:
+            wanted(project)
+        except ConfigError as error:
+            problems += str(error).splitlines()
+    return problems
 
 
 def check_models(*models: ServiceModel) -> None:
@@ -82,6 +92,38 @@ def check_engine(project: Project) -> None:
         raise ConfigError(problem)
 
 
+def check_growth(project: Project) -> None:
+    """That pairs can be written where there is a second round; see `check_grammar`."""
+    if project.limits.rounds > 1:
+        check_grammar(project)
+
+
+def check_prompts(project: Project) -> None:
+    """That the prompts are there, and have the places that are filled in."""
+    task_prompts(project)
+
+
+def check_base(project: Project) -> None:
+    """That the base model can be kept, unless it is a folder or in the cache.
+
+    Raises:
+        ConfigError: LLAMADUO_CACHE cannot be written.
+    """
+    if not Path(project.base_model).is_dir():
+        check_cache(cache_folder() / "base_models" / project.base_model.replace("/", "--"))
+
+
+def check_ray(_: Project) -> None:
+    """That something listens where RAY_ADDRESS says; see `cluster.check_address`."""
+    check_address(os.environ)
+
+
+def check_checkpoints(project: Project) -> None:
+    """That checkpoints can be written to `finetune.storage`; see `places.check_storage`."""
+    if project.finetune.storage:
+        check_storage(project.finetune.storage)
+
+
 def same_family(project: Project) -> str | None:
     """What is to be said of a judge of the generator's family; None where they are of two."""
     judge, generator = project.service_llm.judge, project.service_llm.generator
@@ -115,8 +157,10 @@ def collect(project: Project) -> Gathered:
     What an earlier split in this working folder has made a test pair does not become a train pair.
 
     Raises:
+        ConfigError: the working folder cannot be written.
         DataError: the source cannot be had, or fewer of its rows are pairs than the split needs.
     """
+    check_working_folder()
     settings = project.coverage
     source = resolved(settings.source, project.folder)
     with bar(f"reading {source}", 0, "row") as progress:

@@ -6,8 +6,15 @@ import click
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.options import edge, project_options, say, yes_option
+from mlflow_llamaduo.places import check_out, check_working_folder
 
 FILE = click.Path(path_type=Path)
+
+
+def _writes(out: Path | None) -> None:
+    """Before anything that takes long: a training that cannot be kept costs hours."""
+    check_working_folder()
+    check_out(out)
 
 
 @click.command()
@@ -17,6 +24,7 @@ FILE = click.Path(path_type=Path)
 @project_options
 def coverage(project: Project, out: Path) -> None:
     """Stage 1: read and check the coverage pairs, and split them once."""
+    _writes(out if out.suffix in (".jsonl", ".json") else out / "train.jsonl")
     from mlflow_llamaduo.steps import stages
 
     stages.coverage(project, out, say)
@@ -29,6 +37,8 @@ def coverage(project: Project, out: Path) -> None:
 @project_options
 def finetune(project: Project, train: Path, dev: Path, out: Path) -> None:
     """Stage 2: train an adapter with QLoRA on Ray Train."""
+    if not out.exists():  # one that is there is refused with other words
+        _writes(out)
     from mlflow_llamaduo.steps import stages
 
     stages.finetune_pairs(project, train, dev, out, say)
@@ -41,6 +51,7 @@ def finetune(project: Project, train: Path, dev: Path, out: Path) -> None:
 @project_options
 def infer(project: Project, in_: Path, adapter: Path | None, out: Path) -> None:
     """Stage 3: let the local model answer prompts."""
+    _writes(out)
     from mlflow_llamaduo.steps import stages
 
     stages.infer(project, in_, adapter, out, say)
@@ -60,6 +71,7 @@ def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
 
     Run the same command again after a crash or Ctrl-C: what was answered is not asked again.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    _writes(out)
     from mlflow_llamaduo.steps import stages
 
     stages.judge_responses(project, in_, out, say, yes=yes)
@@ -78,6 +90,7 @@ def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: 
     \b
     llamaduo synthesize --in train.jsonl --out new.jsonl --rows 1000 --service-llm openai/gpt-4o --rpm 600
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    _writes(out)
     from mlflow_llamaduo.steps import stages
 
     stages.synthesize_pairs(project, in_, test, batch, out, say, yes=yes)
@@ -102,6 +115,9 @@ def curate(
 
     What is known of the train file is kept in .llamaduo/curation/: the next time only what was added to it is read.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    _writes(out)
+    check_out(rejected, option="--rejected")
+    check_out(report, option="--report")
     from mlflow_llamaduo.journal import HOME
     from mlflow_llamaduo.steps.curate import Paths, curate_files
 
@@ -146,6 +162,7 @@ def judge_report(
     Labels have the ids of the responses; 30 of them say something, 100 say it well. For the swap the judge is asked
     about some answers once more, with reference and response in each other's place: similarity should stay.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    _writes(out)
     from mlflow_llamaduo.steps.judge_report import Sources, judge_report
     from mlflow_llamaduo.steps.readings import told
 

@@ -126,9 +126,18 @@ class ServiceLLMs(Section):
         return (self.judge, *self.other_judges)
 
 
+STORAGES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+"""The schemes of pyarrow 25, with which Ray Train writes; another one is refused by it after Ray has started."""
+
+
 def _reachable(storage: str) -> str:
-    if storage and not storage.startswith("/") and "://" not in storage:
+    scheme, mark, _ = storage.partition("://")
+    if storage and not mark and not storage.startswith("/"):
         raise ValueError("give an absolute folder that all workers reach, or a URL such as s3://bucket/folder")
+    if mark and scheme not in STORAGES:
+        raise ValueError(
+            f"no storage is known by {scheme}://{nearest(scheme, STORAGES)}; known: {', '.join(STORAGES)}"
+        )
     return storage
 
 

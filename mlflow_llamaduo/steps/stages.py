@@ -12,7 +12,7 @@ from mlflow_llamaduo import preflight
 from mlflow_llamaduo.asking import Say, asking, brought, budget
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.cluster import cluster
-from mlflow_llamaduo.config import FLEET, Project, ServiceModel
+from mlflow_llamaduo.config import FLEET, FineTune, Project, ServiceModel
 from mlflow_llamaduo.core.records import Adapter, Judgement, PairSet, Response, Unjudged, Verdict, digest
 from mlflow_llamaduo.core.scoring import score
 from mlflow_llamaduo.coverage import read_pairs
@@ -61,9 +61,11 @@ def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say
     """Train an adapter into a new folder."""
     if out.exists():
         raise DataError(f"{out} is there already: name a new folder with --out")
+    preflight.check_base(project)
+    preflight.check_checkpoints(project)
     train_pairs, dev_pairs = read_pairs(train), read_pairs(dev)
     base = resolve(project.base_model, say)
-    key = digest([train_pairs.digest, dev_pairs.digest, base.digest, project.finetune.model_dump(exclude=FLEET)])
+    key = training_key(train_pairs, dev_pairs, base.digest, project.finetune)
     workers = TrainWorkers(
         base, project.finetune, name=f"{project.task}-{key}", folder=HOME / project.task / "training"
     )
@@ -76,8 +78,17 @@ def finetune_pairs(project: Project, train: Path, dev: Path, out: Path, say: Say
     say(f"{out}: {losses} at epoch {adapter.best_epoch:g}")
 
 
+def training_key(train: PairSet, dev: PairSet, base_digest: str, recipe: FineTune) -> str:
+    """What a training is found again by after a crash: its data and the recipe for so many rows, not its price."""
+    return digest(
+        [train.digest, dev.digest, base_digest, recipe.at(len(train)).model_dump(exclude=FLEET | {"usd_per_hour"})]
+    )
+
+
 def infer(project: Project, in_: Path, adapter: Path | None, out: Path, say: Say) -> None:
     """Write one row for each response: id, instruction, reference, response."""
+    preflight.check_base(project)
+    preflight.check_engine(project)
     prompts, base = read_pairs(in_), resolve(project.base_model, say)
     trained = None if adapter is None else _adapter(adapter)
     with cluster():

@@ -37,3 +37,12 @@ def test_an_address_of_something_else_is_told_at_once(address: str, monkeypatch:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match=r"mlflow run \. -b ray"), cluster():
         pass
+
+
+@pytest.mark.parametrize(
+    "address", ["garbage", "host:port", ":6379", "host:6379/x", "10.0.0.1:6379 ", "anyscale://x"]
+)
+def test_what_is_no_address_is_told_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match="is no address of a cluster: give host:6379"), cluster():
+        pass
