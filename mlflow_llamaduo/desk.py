@@ -10,7 +10,7 @@ from mlflow_llamaduo.asking import Say, asked, asking, brought, budget, given, r
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import FLEET, Baselines, Project, ServiceModel
-from mlflow_llamaduo.core.parity import BFLOAT16, FLOAT32, NF4, probed_pairs
+from mlflow_llamaduo.core.parity import BFLOAT16, FLOAT32, NF4
 from mlflow_llamaduo.core.records import (
     Adapter,
     Grown,
@@ -95,7 +95,8 @@ class Desk:
 
     def pack(self, adapter: Adapter, dev: PairSet, number: int) -> Checked:
         """The adapter as a version will hold it, shown to answer as it was trained."""
-        pairs, content = probed_pairs(dev), package(self._project, adapter)
+        known = {pair.id: pair for pair in dev}
+        pairs, content = [known[name] for name in adapter.probed], package(self._project, adapter)
         chats = [[asdict(message) for message in pair.prompt] for pair in pairs]
 
         def make(place: Path) -> Checked:

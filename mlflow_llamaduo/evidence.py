@@ -45,7 +45,7 @@ def evidence_of(
         "generator": project.service_llm.generator.model,
         "judge_family": told(project.service_llm),
         "offline_stand_ins": project.offline,
-        "adapter": {**asdict(adapter), "path": None, "mask": None},
+        "adapter": {**asdict(adapter), "path": None, "mask": None, "probed": None},
         "parity": {**asdict(parity), "passed": not parity.differences},
         "train": {"rows": len(train), "digest": train.digest},
         "fingerprint": project.fingerprint,

@@ -38,7 +38,7 @@ def check(folder: Path, adapter: Adapter, chats: Sequence[Chat], run: Run) -> Ch
     Args:
         folder: the packed version; see `pyfunc_model`.
         adapter: what was packed.
-        chats: the prompts of `core.parity.probed_pairs`, those that the worker asked.
+        chats: the prompts that the worker asked, `adapter.probed`.
         run: calls a function with arguments where torch may be.
 
     Raises:

@@ -28,6 +28,7 @@ Ids = Sequence[int]
 Said = tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], list[tuple[int, ...]]]
 
 WEIGHTS = "adapter_model.safetensors"
+FLASH = "flash_attention_2"
 
 
 def as_trained(
@@ -44,7 +45,7 @@ def as_trained(
         model: a PEFT model on its base, quantized or not; it is asked in eval mode and left as it was.
         tokenizer: the one that made the training rows.
         rows: token ids of prompt (as `chat_template.prompt_ids` makes them) and response, end token
-            and all, of `core.parity.probed_pairs`; none is shortened.
+            and all, of a few dev pairs; none is shortened.
         base: the base model on this machine; where it was quantized, the adapter in memory is asked on it whole, too.
         adapter: the folder that the adapter was saved in.
     """
@@ -154,18 +155,27 @@ def _begun(tokenizer: Any, reply: Ids, choices: Ids) -> tuple[str, bool]:
         known.append(chosen)
         if given != chosen or chosen == tokenizer.eos_token_id:
             break
-    return tokenizer.decode(known, skip_special_tokens=True).strip(), known[-1] == tokenizer.eos_token_id
+    text, ended = tokenizer.decode(known, skip_special_tokens=True).strip(), known[-1] == tokenizer.eos_token_id
+    return (text, True) if ended else (text.rstrip("\N{REPLACEMENT CHARACTER}"), False)  # it broke off in a character
 
 
 @contextmanager
 def _asked(model: Any) -> Iterator[None]:
-    """Without dropout; in bf16 where the model was trained under autocast, which a GPU is."""
+    """Without dropout; in bf16 where the model was trained under autocast, which a GPU is; with serving's attention.
+
+    Two attention kernels in bf16 are further apart than a fault that parity is to find.
+    """
     training, half = model.training, torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    attention = model.config._attn_implementation
     model.eval()
+    if attention == FLASH:
+        model.set_attn_implementation("sdpa")
     try:
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
             yield
     finally:
+        if attention == FLASH:
+            model.set_attn_implementation(FLASH)
         model.train(training)
 
 

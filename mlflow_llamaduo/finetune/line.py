@@ -10,23 +10,23 @@ class Job:
     """One fine-tuning: plain values and Ray references, so that any node can read it.
 
     `key` names it, so that a checkpoint says whose it is. `train` and `dev` are references to lists of
-    `{"prompt": [messages], "response": text}`, of which `probes` are the few that the trained model is asked.
+    `{"id", "prompt": [messages], "response": text}`; dev is in the order in which the trained model is asked.
     """
 
     key: str
     recipe: dict[str, Any]
     train: Any
     dev: Any
-    probes: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What comes of a job: the adapter's files by name, its metrics, the mask of three rows as text."""
+    """What comes of a job: the adapter's files by name, its metrics, the mask of three rows, ids of who was asked."""
 
     files: dict[str, bytes]
     metrics: dict[str, Any]
     mask: str
+    probed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

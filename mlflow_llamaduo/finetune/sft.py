@@ -45,7 +45,7 @@ def load_base(path: str, *, quantization: str) -> Any:
         quantization_config=nf4 if quantization == "nf4" else None,
         use_safetensors=True,
         # Rows that lie one behind the other want a kernel that knows where each ends, or a mask.
-        attn_implementation="flash_attention_2" if cuda and is_flash_attn_2_available() else "sdpa",
+        attn_implementation="flash_attention_2" if cuda and is_flash_attn_2_available() else None,
     )
     for layer in base.modules():
         if isinstance(layer, Linear4bit):
@@ -53,6 +53,34 @@ def load_base(path: str, *, quantization: str) -> Any:
             # them so: a training that goes on from there has no gradient through them, and nobody says so.
             layer.support_avx512bf16_for_cpu = False
     return base
+
+
+def reads_rows_apart(base: Any) -> bool:
+    """Whether rows of a batch that are laid one behind the other are each read as if alone.
+
+    Attention with a mask, or with positions that begin anew, does. Layers with a state (Mamba, linear attention or
+    convolution) carry it over from row to row, and OPT counts its positions itself: losses would be silently wrong.
+    """
+    words = min(base.config.get_text_config().vocab_size, 1000)
+    row, one, other = ([(start + 5 * place) % words for place in range(32)] for start in (3, 101, 211))
+    was, _ = base.training, base.eval()
+    with torch.no_grad():
+        alone, behind, elsewhere = (_last_row(base, rows) for rows in ([row], [one, row], [other, row]))
+    base.train(was)
+    spread = float(alone.std())
+    return (
+        float((behind - elsewhere).abs().max()) < 1e-3 * spread
+        and float((behind - alone).abs().mean()) < 0.05 * spread
+    )
+
+
+def _last_row(base: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Logits of the last of some rows that lie one behind the other: [tokens, vocabulary]."""
+    ids = torch.tensor([[token for row in rows for token in row]], device=base.device)
+    positions = torch.tensor([[place for row in rows for place in range(len(row))]], device=base.device)
+    found = base(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=len(rows[-1]))
+    logits: torch.Tensor = found.logits[0, -len(rows[-1]) :].float()
+    return logits
 
 
 class AdapterTrainer(SFTTrainer):

@@ -72,7 +72,7 @@ def tokenized(
     said: list[str] = []
     sides: dict[str, list[Row]] = {}
     for name, pairs in (("train", train), ("dev", dev)):
-        found = [_encoded(tokenizer, pair, max_length, too_long) for pair in pairs]
+        found = [encoded(tokenizer, pair, max_length, too_long) for pair in pairs]
         rows = [row for row in found if isinstance(row, Row)]
         left = [row for row in found if isinstance(row, TooLong)]
         if not rows:
@@ -88,9 +88,10 @@ def tokenized(
     return Tokenized(TokenRows.of(sides["train"]), TokenRows.of(sides["dev"]), tuple(said), tuple(sides["train"][:3]))
 
 
-def _encoded(
+def encoded(
     tokenizer: Any, pair: dict[str, Any], max_length: int, too_long: Literal["shorten", "reject"]
 ) -> Row | TooLong:
+    """One pair as tokens, or why it cannot be learned."""
     try:
         return encode(tokenizer, pair["prompt"], pair["response"], max_length=max_length, too_long=too_long)
     except DataError as error:  # a template may refuse the roles of a row; the others are fine

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlflow_llamaduo.base_models import BaseModelFolder
 from mlflow_llamaduo.config import FineTune
-from mlflow_llamaduo.core.parity import probed_pairs
+from mlflow_llamaduo.core.parity import probe_order
 from mlflow_llamaduo.core.records import Adapter, EpochLoss, Pair, PairSet
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.files import folder_atomic, folder_digest, remove, unpacked
@@ -80,8 +80,7 @@ class TrainWorkers:
             key,
             self._recipe.at(len(train)).model_dump(),
             ray.put([_example(pair) for pair in train]),
-            ray.put([_example(pair) for pair in dev]),
-            [_example(pair) for pair in probed_pairs(dev)],
+            ray.put([_example(pair) for pair in probe_order(dev)]),
         )
         number = ray.get(self._line.put.remote(job))
         trained = self._followed(fit, number, done, say)
@@ -219,11 +218,13 @@ def _adapter(path: Path, base: BaseModelFolder, trained: Trained) -> Adapter:
         seconds=float(metrics["seconds"]),
         losses=tuple(EpochLoss(**loss) for loss in metrics["losses"]),
         mask=trained.mask,
+        probed=trained.probed,
     )
 
 
 def _example(pair: Pair) -> dict[str, Any]:
     return {
+        "id": pair.id,
         "prompt": [{"role": message.role, "content": message.content} for message in pair.prompt],
         "response": pair.response,
     }

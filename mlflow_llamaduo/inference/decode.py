@@ -29,6 +29,10 @@ CROWDED = 7 / 8
 """The batch is packed anew when this share of it, or less, still writes: packing copies all keys and values."""
 
 
+COLD = 1e-4
+"""A temperature below it is greedy: what is divided by still less is no number any more."""
+
+
 @dataclass(slots=True)
 class _Read:
     """A batch that has been read: keys and values, attention mask [rows, tokens], next logits [rows, vocabulary]."""
@@ -36,6 +40,7 @@ class _Read:
     cache: DynamicCache
     mask: torch.Tensor
     logits: torch.Tensor
+    context: int
 
     def repeat(self, times: int) -> None:
         if times > 1:
@@ -46,7 +51,8 @@ class _Read:
     def read(self, model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
         """`ids` [rows, tokens] follow on what was read; `mask` is 0 where they are padding."""
         self.mask = torch.cat([self.mask, mask], dim=1)
-        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        # An answer that has ended stays for a few steps more; learned positions have none beyond the context.
+        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0, max=self.context - 1)[:, -ids.shape[1] :]
         self.logits = model(
             input_ids=ids,
             attention_mask=self.mask,
@@ -78,7 +84,7 @@ def decode(
     Yields:
         the next token of every row that still writes.
     """
-    read = _prefill(model, prompts)
+    read = _prefill(model, prompts, context)
     read.repeat(samples)
     limits = [min(sampling.max_new_tokens, context - len(ids)) for ids in prompts for _ in range(samples)]
     chances = _chances(prompts, sampling, samples).to(read.logits.device)
@@ -104,10 +110,10 @@ def _ended(token: int, step: int, limit: int, stops: frozenset[int]) -> bool:
     return token in stops or step + 1 >= limit
 
 
-def _prefill(model: Any, prompts: Sequence[list[int]]) -> _Read:
+def _prefill(model: Any, prompts: Sequence[list[int]], context: int) -> _Read:
     cache = DynamicCache(config=model.config)
     nothing = torch.empty(0, device=model.device)
-    read = _Read(cache, torch.empty((1, 0), dtype=torch.long, device=model.device), nothing)
+    read = _Read(cache, torch.empty((1, 0), dtype=torch.long, device=model.device), nothing, context)
     shared = _shared(prompts, cache)
     if shared:
         ids = torch.tensor([prompts[0][:shared]], device=model.device)
@@ -151,7 +157,7 @@ def _chances(prompts: Sequence[list[int]], sampling: Sampling, samples: int) -> 
 
 def _choose(logits: torch.Tensor, chance: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """One token a row: the likeliest, or where `chance` falls among the likelihoods laid end to end."""
-    if sampling.temperature == 0:
+    if sampling.temperature < COLD:
         return logits.argmax(dim=-1)
     likely = torch.softmax(logits.float() / sampling.temperature, dim=-1)
     if sampling.top_p == 1:

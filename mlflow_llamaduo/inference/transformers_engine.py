@@ -49,12 +49,12 @@ class TransformersEngine:
 
     def use(self, adapter_path: str | None) -> None:
         """Answer with this adapter from now on, or with the bare base."""
+        if adapter_path is not None and not (Path(adapter_path) / WEIGHTS).is_file():
+            raise FileNotFoundError(f"no {WEIGHTS} in {adapter_path}")
         if self._peft is not None:
             self._base = self._peft.unload()
             self._peft = None
         if adapter_path is not None:
-            if not (Path(adapter_path) / WEIGHTS).is_file():
-                raise FileNotFoundError(f"no {WEIGHTS} in {adapter_path}")
             self._peft = PeftModel.from_pretrained(self._base, adapter_path, low_cpu_mem_usage=True).eval()
         self._model = self._peft or self._base
         self._tokenizer = AutoTokenizer.from_pretrained(adapter_path or self._base_path)

@@ -8,7 +8,7 @@ import pytest
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import FineTune, Inference
-from mlflow_llamaduo.core.parity import probed_pairs
+from mlflow_llamaduo.core.parity import PROBES, probe_order
 from mlflow_llamaduo.core.records import Adapter, PairSet
 from mlflow_llamaduo.coverage import read_pairs
 from mlflow_llamaduo.finetune import TrainWorkers
@@ -53,7 +53,7 @@ def test_qlora_in_bf16_trains_is_at_parity_and_answers_on_a_gpu(
             adapter=Path(adapter.path),
             package=Package("test", base.name, base.digest, 16, 0.8, 1.0),
         )
-        chats = [[asdict(message) for message in pair.prompt] for pair in probed_pairs(pairs(16, 20))]
+        chats = [[asdict(message) for message in pair.prompt] for pair in probe_order(pairs(16, 20))[:PROBES]]
         found = check(tmp_path / "version", adapter, chats, pool.run).parity
         responses = pool.answer(pairs(20, 22), adapter, done=lambda _: None)
         pool.release()

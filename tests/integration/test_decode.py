@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from mlflow_llamaduo.inference.decode import decode
 from mlflow_llamaduo.inference.engine import Sampling
@@ -98,3 +98,23 @@ def _nucleus(likely: torch.Tensor, top_p: float) -> torch.Tensor:
         kept[token] = likely[token]
         total += float(likely[token])
     return kept / kept.sum()
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-6])
+def test_a_temperature_of_nearly_nothing_is_greedy(model: Any, temperature: float) -> None:
+    assert written(model, RAGGED, Sampling(8, temperature=temperature, seed=1)) == written(model, RAGGED, Sampling(8))
+
+
+def test_an_answer_that_fills_the_context_does_not_end_the_others() -> None:
+    """Learned positions: there is none after the last, and who has ended stays in the batch for some steps."""
+    torch.manual_seed(3)
+    config = GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.5)
+    gpt2 = GPT2LMHeadModel(config).eval()
+    prompts = [list(range(6, 68)), *([n, 7, 8, 9, 10] for n in range(20, 36))]
+    rows: list[list[int]] = [[] for _ in prompts]
+    for step in decode(gpt2, prompts, Sampling(12), 1, frozenset(), 64):
+        for row, token in step.items():
+            rows[row].append(token)
+    assert [len(row) for row in rows] == [2] + [12] * 16
+    alone = [next(iter(decode(gpt2, [ids], Sampling(1), 1, frozenset(), 64)))[0] for ids in prompts]
+    assert [row[0] for row in rows] == alone

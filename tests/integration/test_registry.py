@@ -14,6 +14,7 @@ from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet
 from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.evidence import evidence_of
 from mlflow_llamaduo.parity import Checked
+from mlflow_llamaduo.promotion import Promotions, Word
 from mlflow_llamaduo.pyfunc_model import content_digest, pack, package
 from mlflow_llamaduo.registry import Registry
 from tests.unit.builders import card, checked, decision, scores
@@ -94,6 +95,20 @@ def test_under_review_a_version_that_passed_waits_for_a_person(project: Project,
     assert aliases() == {"challenger": 1}
     version = MlflowClient().get_model_version("llamaduo-closed_qa", "1")
     assert version.tags["llamaduo.review"] == "pending"
+
+
+def test_a_version_that_a_person_rejected_is_no_challenger_again(project: Project, tmp_path: Path) -> None:
+    registry = Registry(project.model_copy(update={"promotion": "review"}), "one")
+    trained = adapter(tmp_path, "a")
+    register(registry, trained, passed=True)
+    Promotions("llamaduo-closed_qa").reject(1, Word("bob", "it lies", "rejected"))
+    with mlflow.start_run() as run:
+        content = packed(project, adapter(tmp_path, "b"))
+        again = registry.register(
+            trained, CARD, decision(), checked=content, against=AGAINST, train=TRAIN, run_id=run.info.run_id
+        )
+    assert again.number == 1
+    assert aliases() == {}
 
 
 def test_the_evidence_says_what_decided(project: Project, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_other_weights_under_the_same_name_are_refused_on_another_machine(
 
     with pytest.raises(BaseModelError, match=r"is not the some/model that the run began with .* put the same files"):
         at_hand("some/model", folder_digest(model(tmp_path / "first")), str(tmp_path / there))
+
+
+@pytest.mark.parametrize("where", ["top", "text_config"])
+def test_a_base_with_layers_that_carry_a_state_is_refused_at_once(tmp_path: Path, where: str) -> None:
+    folder = model(tmp_path / "mine")
+    layers = {"layer_types": ["linear_attention", "full_attention", "conv"]}
+    (folder / "config.json").write_text(json.dumps(layers if where == "top" else {"text_config": layers}))
+
+    with pytest.raises(BaseModelError, match=r"layers that are no attention \(conv, linear_attention\)"):
+        resolve(str(folder))
+
+    (folder / "config.json").write_text(json.dumps({"layer_types": ["sliding_attention", "full_attention"]}))
+    assert resolve(str(folder)).path == folder
 
 
 def test_what_the_hub_gives_goes_into_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
