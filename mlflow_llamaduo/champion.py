@@ -1,6 +1,7 @@
 """The champion of a task, out of the MLflow Model Registry."""
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -45,3 +46,22 @@ def fetch(name: str, number: int) -> Path:
             "alias champion from it"
         )
     return packages[0].parent
+
+
+def fetch_evidence(name: str, number: int) -> dict[str, Any]:
+    """`evidence.json` of a version, as JSON values; nothing else of it is fetched: an adapter may be 200 MB.
+
+    Raises:
+        DataError: it is not to be had, or the version was not made by llamaduo.
+    """
+    version = f"models:/{name}/{number}"
+    try:
+        for folder in mlflow.artifacts.list_artifacts(artifact_uri=f"{version}/data"):
+            for file in mlflow.artifacts.list_artifacts(artifact_uri=f"{version}/{folder.path}"):
+                if file.path.endswith("/evidence.json"):
+                    found: dict[str, Any] = mlflow.artifacts.load_dict(f"{version}/{file.path}")
+                    return found
+    except (MlflowException, OSError, ValueError) as error:  # no JSON is a ValueError
+        why = " ".join(str(error).split())[:160]
+        raise DataError(f"evidence.json of {name} version {number} is not to be had ({why})") from error
+    raise DataError(f"{name} version {number} has no evidence.json: its files are gone, or llamaduo did not make it")

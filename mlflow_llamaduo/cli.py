@@ -1,4 +1,4 @@
-"""The `llamaduo` command: the whole loop, each stage alone, and serving.
+"""The `llamaduo` command: the whole loop, each stage alone, the versions, and serving.
 
 Exit codes: 0 done (whatever the gate said), 1 a stage failed, 2 bad configuration or data, 3 with --strict when the
 gate was not passed, 130 stopped by Ctrl-C. Heavy libraries are imported inside the commands that need them.
@@ -15,6 +15,7 @@ from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.options import flag, project_options, say, yes_option
+from mlflow_llamaduo.registry_commands import REGISTRY
 from mlflow_llamaduo.stage_commands import STAGES
 
 
@@ -27,6 +28,8 @@ def cli() -> None:
     llamaduo plan --task closed_qa       what a run would ask for, its dollars and minutes
     llamaduo doctor --task closed_qa     whether the service LLM can be asked
     llamaduo run --task closed_qa        the whole loop (also: mlflow run . -P task=closed_qa)
+    llamaduo review --task closed_qa     the versions, and the challenger beside the champion
+    llamaduo promote --task closed_qa --reason "reads well"     (and: reject, rollback)
     llamaduo serve --task closed_qa      the champion behind an OpenAI-compatible endpoint
 
     The other commands are the stages of the loop, each alone, JSONL in and out.
@@ -151,7 +154,7 @@ def serve(project: Project, port: int | None) -> None:
     start(project, port=port or project.serving.port, say=say)
 
 
-for command in STAGES:
+for command in (*STAGES, *REGISTRY):
     cli.add_command(command)
 
 
@@ -183,7 +186,7 @@ def _next_steps(project: Project, stop: str) -> list[str]:
     what = {
         "passed": f"{served}   # the champion on 127.0.0.1:{project.serving.port}"
         if project.promotion == "auto"
-        else f"review {project.registered_model}@challenger, and give it the alias champion to serve it",
+        else f"llamaduo review --task {project.task} --profile {project.profile}   # then promote, or reject",
         "rounds": f"the same command with --rounds {project.limits.rounds + 2}   # goes on, nothing is done again",
         "plateau": "more or other pairs, or a larger base model; --set limits.plateau_rounds=0 goes on regardless",
         "budget": "the same command with a larger --budget-usd   # goes on, nothing is paid for again",
