@@ -22,6 +22,8 @@ MLFLOWS_OWN = ("ENV_MANAGER", "SYNCHRONOUS", "DOCKER_ARGS", "STORAGE_DIR", "buil
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Where Ray's own commands look for a cluster, in their order."""
+RAYS_OWN_KEYS = ("_inject_current_ray", "_ray_commit", "_ray_release")
+"""Of a runtime environment, what Ray writes there for itself."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -36,11 +38,11 @@ class BackendConfig(Section):
     http://127.0.0.1:8265. `env` names environment variables of this machine that the job gets; `headers_env` maps an
     HTTP header to the environment variable that holds its value, and `token_env` names that of a bearer token.
     `working_folder` is the job's LLAMADUO_HOME: on one machine the project's own `.llamaduo`, else a folder that the
-    cluster keeps. `runtime_env` is Ray's (pip, env_vars, ...); `exclude` has patterns of files that are not sent
-    besides the usual ones. The command itself takes `entrypoint_num_cpus`, `entrypoint_num_gpus` and
-    `entrypoint_resources` for its own (its workers ask for theirs); `entrypoint_memory` is in bytes.
-    `attach` is the id of a run that was submitted before. `block`: follow the job to its end; left out, `mlflow run`
-    does, and `mlflow.projects.run` as its `synchronous` says.
+    cluster keeps. `runtime_env` is Ray's (pip, env_vars, ...); `exclude` has patterns of files that are not
+    sent besides the usual ones, `include` of those that are sent although they look like secrets. The command itself
+    takes `entrypoint_num_cpus`, `entrypoint_num_gpus` and `entrypoint_resources` for its own (its workers ask for
+    theirs); `entrypoint_memory` is in bytes. `attach` is the id of a run that was submitted before. `block`: follow
+    the job to its end; left out, `mlflow run` does, and `mlflow.projects.run` as its `synchronous` says.
     """
 
     address: str | None = None
@@ -51,6 +53,7 @@ class BackendConfig(Section):
     token_env: Name | None = None
     runtime_env: Mapping[str, Any] = {}
     exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
     entrypoint_num_cpus: Amount | None = None
     entrypoint_num_gpus: Amount | None = None
     entrypoint_memory: Annotated[int, Field(ge=0)] | None = None
@@ -80,6 +83,26 @@ class BackendConfig(Section):
                 f"{', '.join(sorted(taken))}: the project's folder is sent by itself; "
                 "leave files out with exclude, beside runtime_env"
             )
+        return given
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _rays(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ray itself takes keys that it does not know, and says nothing."""
+        if not given:
+            return given
+        from ray.runtime_env import RuntimeEnv
+
+        known = [name.removeprefix("_") for name in RuntimeEnv.known_fields if name not in RAYS_OWN_KEYS]
+        if unknown := sorted(set(given).difference(known)):
+            near = nearest(unknown[0], known)
+            raise ValueError(f"Ray knows no {', '.join(unknown)}{near}; known: {', '.join(sorted(known))}")
+        if not isinstance(given.get("env_vars", {}), dict):
+            raise ValueError('env_vars: names and values are wanted: {"NAME": "value"}; env takes names alone')
+        try:
+            RuntimeEnv(**{key: value for key, value in given.items() if key != "env_vars"})
+        except (TypeError, ValueError, OSError) as error:
+            raise ValueError(" ".join(str(error).split())) from error
         return given
 
     @property

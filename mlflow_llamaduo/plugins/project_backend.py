@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import mlflow
+import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import ExecutionException, MlflowException
 from mlflow.projects.backend.abstract_backend import AbstractBackend
@@ -21,6 +22,7 @@ from mlflow.projects.utils import fetch_and_validate_project, get_or_create_run,
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_BACKEND
 
 import mlflow_llamaduo
+from mlflow_llamaduo.config import nearest
 from mlflow_llamaduo.errors import ConfigError, LlamaDuoError, StageError
 from mlflow_llamaduo.files import HOME_VARIABLE
 from mlflow_llamaduo.plugins import ray_jobs
@@ -57,7 +59,7 @@ class RayBackend(AbstractBackend):
             if config.attach:
                 job = _attached(config, config.attach, tracking)
             else:
-                work = Path(fetch_and_validate_project(project_uri, version, entry_point, params))
+                work = _fetched(project_uri, version, entry_point, params)
                 project = _Project(project_uri, work, version, entry_point, params)
                 job = _submitted(project, config, tracking, tracking_uri, experiment_id)
         except LlamaDuoError as error:
@@ -68,6 +70,25 @@ class RayBackend(AbstractBackend):
         if waits if config.block is None else config.block:
             _see_through(job)
         return job
+
+
+def _fetched(uri: str, version: str | None, entry_point: str, params: Mapping[str, str]) -> Path:
+    """The project's folder; MLflow's command shows a traceback for all but its ExecutionException.
+
+    Raises:
+        ConfigError: it has no such entry point, or its MLproject cannot be read.
+    """
+    try:
+        return Path(fetch_and_validate_project(uri, version, entry_point, params))
+    except ExecutionException:
+        raise
+    except MlflowException as error:
+        if "entry point" not in str(error):
+            raise ConfigError(f"{uri}: {_first_line(error)}") from error
+        file = Path(uri) / "MLproject"
+        known = yaml.safe_load(file.read_text()).get("entry_points", {}) if file.is_file() else {}
+        listed = f"; known: {', '.join(known)}" if known else ""
+        raise ConfigError(f"{uri} has no entry point {entry_point!r}{nearest(entry_point, known)}{listed}") from error
 
 
 class _Project:
@@ -107,11 +128,13 @@ def _submitted(
     command = project.command
     with tempfile.TemporaryDirectory() as temporary:
         archive = Path(temporary) / "project.zip"
-        size = pack(project.folder, archive, config.exclude)
+        packed = pack(project.folder, archive, config.exclude, config.include)
         run_id = project.new_run(experiment_id)
         job = f"{config.submission_prefix}-{run_id}"
         _tag(tracking, run_id, address, job)
-        say(f"sending {project.folder} ({size / 1024**2:.1f} MiB) to {address} as job {job}")
+        if packed.told:
+            say(packed.told)
+        say(f"sending {project.folder} ({packed.size / 1024**2:.1f} MiB) to {address} as job {job}")
         try:
             client.submit_job(
                 entrypoint=command,

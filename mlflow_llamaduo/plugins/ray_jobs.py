@@ -19,6 +19,7 @@ import httpx
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from mlflow_llamaduo.cluster import HOST_AND_PORT
 from mlflow_llamaduo.errors import ConfigError, StageError
 from mlflow_llamaduo.plugins.backend_config import ADDRESS_VARIABLES, loopback
 
@@ -50,6 +51,7 @@ def connect(address: str, headers: Mapping[str, str]) -> JobSubmissionClient:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     sent = {**_token(), **headers}
+    address = _with_scheme(address)
     if address.startswith("http"):
         _answers(address)
     try:
@@ -158,6 +160,25 @@ def _refuse_forgotten(job: str, error: Exception) -> None:
         ) from error
 
 
+def _with_scheme(address: str) -> str:
+    """The Jobs API's address where `http://` was left out: Ray takes it for the cluster's own, and waits a minute.
+
+    Raises:
+        ConfigError: nobody listens at host:port.
+    """
+    if not (found := HOST_AND_PORT.fullmatch(address)):
+        return address
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECTS_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+    try:
+        httpx.get(f"http://{address}/api/version", timeout=CONNECTS_WITHIN_S)
+    except httpx.HTTPError:  # what speaks no HTTP is the cluster's own port
+        return address
+    return f"http://{address}"
+
+
 def _answers(address: str) -> None:
     """Ray's client waits for minutes where nobody answers; any answer will do here."""
     try:
@@ -167,7 +188,7 @@ def _answers(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> ConfigError:
-    reason = str(error).splitlines()[0][:200]
+    reason = (str(error).splitlines() or ["no answer"])[0][:200]
     return ConfigError(
         f"no Ray cluster answers at {address} ({type(error).__name__}: {reason}): start one (ray start --head), open "
         "a tunnel to its port 8265 (kubectl port-forward service/<cluster>-head-svc 8265), or set address"

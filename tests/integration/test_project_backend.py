@@ -273,6 +273,35 @@ def test_where_no_cluster_answers_nothing_is_begun(here: MlflowClient) -> None:
     assert len(here.search_runs(["0"])) == before
 
 
+def test_an_address_without_http_is_the_jobs_api_if_that_answers(head: Head, here: MlflowClient) -> None:
+    submitted = run_here(head, "well", address=head.api.removeprefix("http://"))
+    assert submitted.get_status() == "FINISHED"
+    assert here.get_run(submitted.run_id).data.tags["llamaduo.ray.address"] == head.api
+
+
+def test_an_address_without_http_where_nobody_listens_is_told_at_once(here: MlflowClient) -> None:
+    before = time.monotonic()
+    with pytest.raises(ExecutionException, match=r"no Ray cluster answers at 127.0.0.1:9 .*refused"):
+        mlflow.projects.run(".", experiment_id="0", backend="ray", backend_config={"address": "127.0.0.1:9"})
+    assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("", "Could not find mian among entry points ['main']"),
+        ("databricks_spark_job: {}", " has no entry point 'mian'; did you mean 'main'?; known: main"),  # as ours has
+    ],
+)
+def test_an_entry_point_that_is_not_there_is_one_line(
+    key: str, words: str, here: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "MLproject").write_text(f"{MLPROJECT}\n{key}\n")
+    with pytest.raises(ExecutionException) as told:
+        mlflow.projects.run(str(tmp_path), "mian", experiment_id="0", backend="ray", backend_config={})
+    assert words in str(told.value)
+
+
 def test_only_a_run_of_this_backend_can_be_attached_to(head: Head, here: MlflowClient) -> None:
     other = here.create_run("0").info.run_id
     for run_id, words in ((other, "was not submitted with -b ray"), ("0" * 32, "no run 0000")):

@@ -43,6 +43,11 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"working_folder": "s3://bucket/work"}, "absolute path"),
         ({"working_folder": "work"}, "absolute path"),
         ({"runtime_env": {"working_dir": "."}}, "working_dir"),
+        ({"runtime_env": {"env_vars": ["A"]}}, "runtime_env: env_vars: names and values are wanted"),
+        ({"runtime_env": {"envvars": {"A": "b"}}}, "runtime_env: Ray knows no envvars; did you mean 'env_vars'?"),
+        ({"runtime_env": {"_ray_commit": "x"}}, "Ray knows no _ray_commit"),
+        ({"runtime_env": {"pip": 3}}, "runtime_env: runtime_env['pip'] must be of type"),
+        ({"runtime_env": {"pip": ["a"], "conda": "b"}}, "cannot be specified at the same time"),
         ({"submission_prefix": "a/b"}, "submission_prefix"),
         ({"ENV_MANAGER": "virtualenv"}, "--env-manager virtualenv"),
         ({"DOCKER_ARGS": {"gpus": "all"}}, "--docker-args"),
@@ -131,9 +136,57 @@ def project(folder: Path) -> Path:
 
 def test_environments_runs_and_secrets_are_not_sent(tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
-    size = pack(project(tmp_path / "project"), archive, ("notebooks", "*.md"))
-    assert size == archive.stat().st_size
+    packed = pack(project(tmp_path / "project"), archive, ("notebooks", "*.md"))
+    assert packed.size == archive.stat().st_size
+    assert packed.secrets == (".env",)
     assert zipfile.ZipFile(archive).namelist() == ["MLproject", "data/rows.jsonl", "src/a.py"]
+
+
+SECRET = (
+    *(
+        ".aws/credentials",
+        ".git-credentials",
+        ".kube/config",
+        ".netrc",
+        ".pypirc",
+        ".ssh/id_rsa",
+        ".docker/config.json",
+    ),
+    *("Cert.PEM", "deploy/id_ed25519.pub", "deploy/server.key", "prod.env", "secrets/token.txt", ".env.local"),
+)
+INNOCENT = ("MLproject", "data/keys.jsonl", "environment.yaml", "src/env.py", "src/secrets.py", "tokenizer.json")
+
+
+def written(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_what_looks_like_a_secret_is_not_sent_and_is_named_in_a_line(tmp_path: Path) -> None:
+    packed = pack(written(tmp_path / "project", *SECRET, *INNOCENT), tmp_path / "a.zip")
+    assert sorted(zipfile.ZipFile(tmp_path / "a.zip").namelist()) == sorted(INNOCENT)
+    assert len(packed.secrets) == len(SECRET)
+    assert packed.told is not None
+    assert packed.told.startswith("not sent, for they look like secrets: .aws/, .docker/, .env.local, ")
+    assert "and 8 more; " in packed.told
+    assert "\n" not in packed.told
+
+
+def test_what_the_job_needs_of_them_is_sent_when_it_is_named(tmp_path: Path) -> None:
+    folder = written(tmp_path / "project", "MLproject", "certs/ca.pem", "certs/own.pem")
+    packed = pack(folder, tmp_path / "a.zip", include=("certs/ca.pem",))
+    assert zipfile.ZipFile(tmp_path / "a.zip").namelist() == ["MLproject", "certs/ca.pem"]
+    assert packed.secrets == ("certs/own.pem",)
+    assert pack(folder, tmp_path / "a.zip", include=("*.pem",)).told is None
+
+
+@pytest.mark.parametrize("mark", ["pyvenv.cfg", "conda-meta/history"])
+def test_a_python_environment_is_not_sent_whatever_its_name(mark: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "project", "MLproject", f"tools/mine/{mark}", "tools/mine/bin/python", "tools/a.txt")
+    pack(folder, tmp_path / "a.zip")
+    assert zipfile.ZipFile(tmp_path / "a.zip").namelist() == ["MLproject", "tools/a.txt"]
 
 
 def test_equal_files_make_an_equal_archive(tmp_path: Path) -> None:
