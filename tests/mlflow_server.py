@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class MlflowServer:
     folder: Path
     port: int
     process: "subprocess.Popen[bytes] | None" = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of its own: none of MLflow's are taken from the test's."""
 
     @property
     def uri(self) -> str:
@@ -40,7 +42,7 @@ class MlflowServer:
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         # Without its job runner, which starts processes of its own.
-        environment = {**kept, "PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = {**kept, "PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **self.environment}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -66,12 +68,12 @@ class MlflowServer:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
-    """A server with its store in `folder`, for the length of the block."""
+def mlflow_server(folder: Path, **environment: str) -> Iterator[MlflowServer]:
+    """A server with its store in `folder` and these variables, for the length of the block."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
-    server = MlflowServer(folder, port)
+    server = MlflowServer(folder, port, environment=environment)
     server.start()
     try:
         yield server
