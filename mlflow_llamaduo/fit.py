@@ -1,20 +1,26 @@
 """Does it fit? Memory, minutes and dollars of training, answering and serving, place by place, without weights."""
 
 import math
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from statistics import fmean, pstdev
+from dataclasses import dataclass, replace
+from statistics import fmean, median, pstdev
 
-import psutil
-
-from mlflow_llamaduo.config import FineTune, Project
-from mlflow_llamaduo.core.gpus import GPUS, Gpu, gpu
-from mlflow_llamaduo.core.memory import VLLM_SHARE, Batch, Device, Memory, answering, training
+from mlflow_llamaduo.config import Baselines, FineTune, Project
+from mlflow_llamaduo.core.gpus import GPUS
+from mlflow_llamaduo.core.memory import PROCESS_BYTES, Batch, Memory, answering, training
 from mlflow_llamaduo.core.pace import Answers, answer_seconds, training_flops, training_seconds
 from mlflow_llamaduo.core.records import Pair
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.core.shape import Shape
+from mlflow_llamaduo.fit_places import (
+    Place,
+    answering_place,
+    answering_usd,
+    on,
+    serving_places,
+    training_places,
+    training_usd,
+)
 
 CHARACTERS_A_TOKEN = 4
 TEMPLATE_TOKENS = 32
@@ -23,23 +29,6 @@ SPREAD = 3.0
 """Standard deviations over its mean that a batch is taken to have: rows are drawn at random, one in 700 has more."""
 SERVED_TOGETHER = 8
 """Conversations that one replica takes at a time."""
-TRAINED_ON = ("A100-40G", "A100-80G")
-SERVED_ON = "L4"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A GPU, or this machine with its cores; `there` are the bytes that one worker may take."""
-
-    name: str
-    device: Device
-    there: float
-    gpu: Gpu | None = None
-
-    @property
-    def power(self) -> Gpu | int:
-        """What computes: the GPU, or so many cores."""
-        return self.gpu or (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +72,11 @@ class Rows:
 def fits(project: Project, parts: Split, shape: Shape) -> tuple[Fit, ...]:
     """Training where it is configured and on A100s, answering the test prompts, and serving, by default on an L4."""
     rows = rows_of(parts.train, most=project.finetune.max_length)
-    found = [_trains(project, len(parts.train), rows, shape, place) for place in _training_places(project)]
+    found = [_trains(project, len(parts.train), rows, shape, place) for place in training_places(project)]
     asked = rows_of(parts.test, most=shape.positions)
     prompt = math.ceil(asked.longest * (1 - asked.learned))
-    found.append(_answers(project, len(parts.test), prompt, shape))
-    return (*found, *(_serves(project, prompt, shape, place) for place in _serving_places(project)))
+    found.append(_answers(project, parts, prompt, shape))
+    return (*found, *(_serves(project, prompt, shape, place) for place in serving_places(project)))
 
 
 def rows_of(pairs: Iterable[Pair], *, most: int) -> Rows:
@@ -124,7 +113,7 @@ def _trains(project: Project, count: int, rows: Rows, shape: Shape, place: Place
         needed(batch),
         None if longest == recipe.max_length else longest,
         minutes,
-        _usd(project, place, minutes),
+        training_usd(project, place, minutes),
         "" if needed(batch).total <= place.there else _remedy(at, rows, recipe, place),
     )
 
@@ -145,9 +134,11 @@ def _remedy(at: Callable[..., bool], rows: Rows, recipe: FineTune, place: Place)
         if recipe.batch_size % size == 0 and at(length, size):
             more = recipe.gradient_accumulation * (recipe.batch_size // size)
             return f"--set finetune.batch_size={size} --set finetune.gradient_accumulation={more}"
-    larger = [other for other in GPUS.values() if other.memory > place.there or place.device == "cpu"]
+    larger = [
+        other for other in GPUS.values() if other.bf16 and (other.memory > place.there or place.device == "cpu")
+    ]
     for other in larger:
-        if at(length, recipe.batch_size, _on(other)):
+        if at(length, recipe.batch_size, on(other)):
             return f"train on {other.name} (finetune.accelerator_type)"
     short = _longest(lambda tokens: at(tokens, 1), recipe.max_length)
     return f"--set finetune.batch_size=1 --set finetune.max_length={short}" if short >= 64 else "a smaller base model"
@@ -165,34 +156,45 @@ def _training_minutes(project: Project, count: int, rows: Rows, shape: Shape, pl
     return seconds / 60
 
 
-def _answers(project: Project, prompts: int, prompt: int, shape: Shape) -> Fit:
-    settings = project.inference
-    place = _place(settings.gpus, settings.accelerator_type or project.finetune.accelerator_type or TRAINED_ON[0])
-    most = max(1, prompts * settings.responses_per_prompt)
-    asked = Answers(most, prompt, settings.max_new_tokens, min(settings.batch_size, most))
+def _answers(project: Project, parts: Split, prompt: int, shape: Shape) -> Fit:
+    """Memory at the longest prompt, examples before it; minutes if every answer is as long as it may be."""
+    settings, place = project.inference, answering_place(project)
+    longest = min(shape.positions, prompt + shots(project, parts.train))
+    most = max(1, len(parts.test) * settings.responses_per_prompt)
+    rows = min(settings.batch_size, most)
     memory = answering(
         shape,
-        prompt=prompt,
+        prompt=longest,
         new=settings.max_new_tokens,
-        rows=asked.rows,
+        rows=rows,
         rank=project.finetune.lora_rank,
         device=place.device,
         samples=settings.responses_per_prompt,
     )
-    if settings.engine == "vllm" and place.gpu:
-        place = _for_vllm(place)
-    turns = project.limits.rounds + 1 + (1 if project.baselines.few_shot else 0)
-    seconds = answer_seconds(shape, asked, place.power, engine=settings.engine, actors=settings.actors)
-    fit = Fit(
-        "answer",
-        place,
-        f"{asked.rows} x {prompt} + {asked.new} tokens",
-        memory,
-        None,
-        turns * seconds / 60,
-        _usd(project, place, turns * seconds / 60, settings.actors),
-    )
-    return _with_way_out(fit, "inference.batch_size", asked.rows)
+    if settings.engine == "vllm" and place.gpu:  # a process for each GPU that it spreads over
+        memory = replace(memory, rest=memory.rest + (settings.gpus - 1) * PROCESS_BYTES[place.device])
+
+    def minutes(prompts: int, length: int) -> float:
+        asked = Answers(prompts * settings.responses_per_prompt, length, settings.max_new_tokens, rows)
+        return answer_seconds(shape, asked, place.power, engine=settings.engine, actors=settings.actors) / 60
+
+    rounds, baselines = project.limits.rounds, project.baseline_names
+    turns = rounds + sum(name in ("base", "champion") for name in baselines)
+    taken = turns * minutes(len(parts.test), prompt) + (rounds - 1) * minutes(len(parts.dev), prompt)
+    if "few_shot" in baselines:
+        taken += minutes(len(parts.test), longest)
+    at = f"{rows} x {longest} + {settings.max_new_tokens} tokens"
+    fit = Fit("answer", place, at, memory, None, taken, answering_usd(project, taken))
+    return _with_way_out(fit, "inference.batch_size", rows)
+
+
+def shots(project: Project, train: Iterable[Pair]) -> int:
+    """Tokens of the examples before a prompt of the few-shot baseline, rows of the usual length; 0 if none."""
+    if "few_shot" not in project.baseline_names:
+        return 0
+    count = project.baselines.few_shot or Baselines().few_shot
+    usual = median(len(pair.instruction) + len(pair.response) for pair in train) / CHARACTERS_A_TOKEN
+    return count * (TEMPLATE_TOKENS + math.ceil(usual))
 
 
 def _serves(project: Project, prompt: int, shape: Shape, place: Place) -> Fit:
@@ -212,44 +214,10 @@ def _with_way_out(fit: Fit, key: str, value: int) -> Fit:
     if fit.memory.total - grows / 2 <= fit.place.there:
         return _remedied(fit, f"--set {key}={max(1, value // 2)}")
     for other in GPUS.values():
-        if other.memory > fit.place.there and fit.memory.total <= other.memory:
+        if other.bf16 and other.memory > fit.place.there and fit.memory.total <= other.memory:
             return _remedied(fit, f"{'serve' if fit.stage == 'serve' else 'answer'} on {other.name}")
     return _remedied(fit, "a smaller base model")
 
 
 def _remedied(fit: Fit, remedy: str) -> Fit:
     return Fit(fit.stage, fit.place, fit.at, fit.memory, fit.longest, fit.minutes, fit.usd, remedy)
-
-
-def _training_places(project: Project) -> list[Place]:
-    recipe = project.finetune
-    own = _place(recipe.gpus_per_worker, recipe.accelerator_type or TRAINED_ON[0], recipe.workers)
-    others = [_on(GPUS[name]) for name in TRAINED_ON]
-    return [own, *(place for place in others if place.name != own.name)]
-
-
-def _serving_places(project: Project) -> list[Place]:
-    known = gpu(project.serving.accelerator_type) or GPUS[SERVED_ON]
-    there = [] if project.serving.gpus else [_place(0, "")]
-    return [*there, _on(known)]
-
-
-def _place(gpus: int, name: str, workers: int = 1) -> Place:
-    """The GPU of that name; one that is not known is taken for the smaller A100. No GPU: a share of this machine."""
-    if gpus:
-        return _on(gpu(name) or GPUS[TRAINED_ON[0]])
-    return Place("this machine", "cpu", psutil.virtual_memory().total / workers)
-
-
-def _on(known: Gpu) -> Place:
-    return Place(known.name, "gpu", known.memory, known)
-
-
-def _for_vllm(place: Place) -> Place:
-    return Place(f"{place.name}, vLLM", place.device, VLLM_SHARE * place.there, place.gpu)
-
-
-def _usd(project: Project, place: Place, minutes: float, workers: int | None = None) -> float:
-    """Dollars of all workers: at the configured price, else the GPU's typical one; this machine's is nothing."""
-    price = project.finetune.usd_per_hour or (place.gpu.usd_per_hour if place.gpu else 0.0)
-    return (project.finetune.workers if workers is None else workers) * price * minutes / 60

@@ -8,13 +8,20 @@ from mlflow_llamaduo.core.memory import Memory
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import BaseModelError
 from mlflow_llamaduo.fit import Fit, fits
+from mlflow_llamaduo.fit_places import remarks
+from mlflow_llamaduo.preflight import check_base
 
 GB = 1e9
 HEADS = ("weights", "adapter", "optim.", "activ.", "logits", "cache", "rest", "total", "there")
 
 
 def fit_lines(project: Project, parts: Split) -> Iterator[str]:
-    """The table, GB of 10^9 bytes; a single line where the base model's sizes cannot be had."""
+    """The table, GB of 10^9 bytes; a single line where the base model's sizes cannot be had.
+
+    Raises:
+        ConfigError: the cache of base models, where their sizes are kept, cannot be written.
+    """
+    check_base(project)
     try:
         shape = find_shape(project.base_model)
     except BaseModelError as error:
@@ -32,6 +39,7 @@ def fit_lines(project: Project, parts: Split) -> Iterator[str]:
     for fit in found:
         if not fit.fits:
             yield f"  {fit.stage} does not fit on {fit.place.name}: {fit.remedy}"
+    yield from (f"  {remark}" for remark in remarks(project))
 
 
 def _parts(memory: Memory) -> str:

@@ -14,19 +14,20 @@ from typing import Literal
 
 from mlflow_llamaduo.core.shape import Shape
 
-Device = Literal["gpu", "cpu"]
+Device = Literal["gpu", "gpu32", "cpu"]
+"""`gpu32` is a GPU without bf16 in hardware, where float32 is computed in."""
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 FLOAT32 = 4
 ADAPTER_BYTES = FLOAT32 * 4
 """An adapter's parameter in training: itself, its gradient, AdamW's two states."""
-VALUE_BYTES = {"gpu": 2, "cpu": FLOAT32}
-"""bf16 where the hardware has it: every GPU of `gpus`; a CPU computes in float32."""
-MASK_BYTES = {"gpu": 1, "cpu": FLOAT32}
+VALUE_BYTES = {"gpu": 2, "gpu32": FLOAT32, "cpu": FLOAT32}
+"""bf16 where the hardware has it; a CPU computes in float32, and so does a GPU of before 2020."""
+MASK_BYTES = {"gpu": 1, "gpu32": 1, "cpu": FLOAT32}
 """What dropout keeps for each value."""
-PROCESS_BYTES = {"gpu": 0.7e9, "cpu": 0.64e9}
+PROCESS_BYTES = {"gpu": 0.7e9, "gpu32": 0.7e9, "cpu": 0.64e9}
 """CUDA's context and cuBLAS's workspace (an assumption); Python with the libraries in memory (measured)."""
-SLACK = {"gpu": 1.1, "cpu": 1.5}
+SLACK = {"gpu": 1.1, "gpu32": 1.1, "cpu": 1.5}
 """What the allocator holds over what lives in it. A tenth on CUDA (an assumption); on CPU glibc's heap keeps the gaps
 between tensors of many sizes: 1.5 measured, and 1.0 with each tensor in pages of its own (MALLOC_MMAP_THRESHOLD_)."""
 TILE = 4096 * 8192
@@ -137,7 +138,7 @@ def _logits(shape: Shape, learned: int, device: Device, activations: float) -> f
     if device == "cpu":
         return 3 * FLOAT32 * values
     tiles = 2 * FLOAT32 * min(values, TILE) + FLOAT32 * learned * shape.hidden
-    return max(tiles, (2 + 2 * FLOAT32) * values - activations)
+    return max(tiles, (VALUE_BYTES[device] + 2 * FLOAT32) * values - activations)
 
 
 def _rest(own: tuple[float, ...], device: Device) -> float:

@@ -34,7 +34,7 @@ def training_flops(shape: Shape, data: Batch, *, length: float, rank: int, devic
     A pass through a matrix is two FLOP for each weight and token. Frozen weights: forward and the inputs' gradient;
     the adapter's own gradient besides; on a GPU the forward pass is computed twice. Attention as in a causal mask.
     """
-    again = 1 if device == "gpu" else 0
+    again = 0 if device == "cpu" else 1
     frozen = 2.0 * shape.linear_parameters * (2 + again)
     adapter = 2.0 * shape.adapter_parameters(rank) * (3 + again)
     attention = 2.0 * length * shape.queries * shape.layers * (3 + again)
@@ -55,7 +55,8 @@ def answer_seconds(shape: Shape, asked: Answers, place: Gpu | int, *, engine: st
     written = 2.0 * shape.parameters * asked.new * asked.count
     if isinstance(place, int):
         return (read + written) / (place * CPU_FLOPS)
-    cache = asked.rows * cache_bytes(shape, asked.prompt + asked.new, device="gpu")
-    step = (shape.parameters * VALUE_BYTES["gpu"] + cache) / (BANDWIDTH * place.bandwidth)
+    device: Device = "gpu" if place.bf16 else "gpu32"
+    cache = asked.rows * cache_bytes(shape, asked.prompt + asked.new, device=device)
+    step = (shape.parameters * VALUE_BYTES[device] + cache) / (BANDWIDTH * place.bandwidth)
     steps = asked.new * -(-asked.count // asked.rows)
     return (read / (UTILIZATION * place.flops) + steps * max(step, STEP_S[engine])) / actors

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mlflow_llamaduo.base_models.shape import find_shape
+from mlflow_llamaduo.core.gpus import GPUS
 from mlflow_llamaduo.core.records import PairSet
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import BaseModelError
@@ -87,6 +88,112 @@ def test_a_price_of_ones_own_takes_the_place_of_the_typical_one() -> None:
     typical, own = (planned(finetune={"usd_per_hour": usd})["train", "A100-80G"] for usd in (0, 35))
 
     assert own.usd == pytest.approx(10 * (typical.usd or 0))
+
+
+def test_every_gpu_of_a_worker_is_paid_for_and_one_computes() -> None:
+    one, four = (planned(finetune={"gpus_per_worker": n})["train", "A100-40G"] for n in (1, 4))
+
+    assert four.minutes == one.minutes
+    assert four.memory == one.memory
+    assert four.usd == pytest.approx(4 * (one.usd or 0))
+    own = planned(finetune={"gpus_per_worker": 4, "usd_per_hour": 10})["train", "A100-40G"]
+    assert own.usd == pytest.approx(10 * (own.minutes or 0) / 60)  # a worker's price, whatever it holds
+
+
+def answers(**sections: Any) -> Fit:
+    (found,) = [fit for (stage, _), fit in planned(**sections).items() if stage == "answer"]
+    return found
+
+
+def test_vllm_spreads_the_base_over_all_gpus_of_an_actor() -> None:
+    one, four = (answers(inference={"engine": "vllm", "gpus": n}) for n in (1, 4))
+
+    assert four.place.name == "4 x A100-40G, vLLM"
+    assert four.place.there == pytest.approx(4 * one.place.there)
+    assert four.memory.rest > one.memory.rest
+    assert (four.minutes or 0) < (one.minutes or 0)
+    dearer = 4 * (four.minutes or 0) / (one.minutes or 1)
+    assert four.usd == pytest.approx(dearer * (one.usd or 0))
+
+
+def test_the_other_engine_leaves_all_gpus_but_one_idle_and_a_line_says_so() -> None:
+    one, four = (answers(inference={"gpus": n}) for n in (1, 4))
+
+    assert four.minutes == one.minutes
+    assert four.usd == pytest.approx(4 * (one.usd or 0))
+    lines = list(fit_lines(project(base_model=LLAMA, inference={"gpus": 4, "actors": 2}), PARTS))
+    assert "  inference.gpus: the engine transformers answers on one GPU, and pays for 4: " in lines[-1]
+    assert "inference.actors=8" in lines[-1]
+
+
+def test_actors_share_the_answers_and_are_all_paid_for() -> None:
+    one, two = (answers(inference={"actors": n}) for n in (1, 2))
+    assert two.minutes == pytest.approx((one.minutes or 0) / 2)
+    assert two.usd == pytest.approx(one.usd)
+
+    here, shared = (answers(inference={"gpus": 0, "actors": n}) for n in (1, 2))
+    assert shared.place.there == here.place.there / 2
+    assert shared.minutes == here.minutes  # they share the cores
+
+
+def test_a_gpu_that_answers_costs_what_one_that_trains_does_if_it_is_of_its_kind() -> None:
+    price = {"gpus_per_worker": 2, "usd_per_hour": 20, "accelerator_type": "L4"}
+    same = answers(finetune=price, inference={"accelerator_type": "L4"})
+    other = answers(finetune=price, inference={"accelerator_type": "H100"})
+
+    assert same.usd == pytest.approx(10 * (same.minutes or 0) / 60)
+    assert other.usd == pytest.approx(GPUS["H100"].usd_per_hour * (other.minutes or 0) / 60)
+
+
+def test_the_examples_of_the_few_shot_baseline_are_read_too() -> None:
+    none = answers(baselines={"few_shot": 0})
+    three, six = (answers(baselines={"few_shot": n}) for n in (3, 6))
+    before, after = (int(fit.at.split(" x ")[1].split()[0]) for fit in (none, three))
+
+    lengths = [len(row.instruction) + len(row.response) for row in PARTS.train]
+    assert 3 * (TEMPLATE_TOKENS + min(lengths) // 4) <= after - before
+    assert after - before <= 3 * (TEMPLATE_TOKENS + max(lengths) // 4 + 1)
+    assert three.memory.cache > none.memory.cache
+    assert (none.minutes or 0) < (three.minutes or 0) < (six.minutes or 0)
+
+
+def test_answers_to_the_dev_prompts_count_from_the_second_round_on() -> None:
+    one, two = (answers(limits={"rounds": n}, baselines={"few_shot": 0}).minutes or 0 for n in (1, 2))
+    base = one / 2  # the base and the only round
+
+    assert two == pytest.approx(3 * base + base * len(PARTS.dev) / len(PARTS.test), rel=0.35)
+    assert two > 3 * base
+
+
+@pytest.mark.parametrize("name", ["T4", "V100", "L40S", "H100", "H200"])
+def test_a_gpu_is_reckoned_by_its_own_figures(name: str) -> None:
+    chosen = {"accelerator_type": name}
+    found = planned(finetune=chosen, inference=chosen, serving=chosen)
+
+    assert {("train", name), ("answer", name), ("serve", name)} <= set(found)
+    assert found["serve", name].place.there == GPUS[name].memory
+    assert not any("is not known" in line for line in fit_lines(project(base_model=LLAMA, finetune=chosen), PARTS))
+
+
+def test_a_gpu_without_bf16_computes_in_float32() -> None:
+    old, new = (planned(finetune={"accelerator_type": name})["train", name] for name in ("V100", "L4"))
+
+    assert old.memory.weights > new.memory.weights  # embedding and head; the rest is NF4
+    assert old.memory.activations > 1.5 * new.memory.activations
+    assert (old.minutes or 0) == pytest.approx((new.minutes or 0) * GPUS["L4"].flops / GPUS["V100"].flops)
+    assert planned(inference={"accelerator_type": "T4"})["answer", "T4"].memory.weights == pytest.approx(
+        4 * 8.03e9, rel=0.01
+    )
+
+
+def test_a_gpu_that_is_not_known_is_told_with_what_it_was_reckoned_for() -> None:
+    chosen = {"accelerator_type": "L40"}
+    lines = list(fit_lines(project(base_model=LLAMA, finetune=chosen, inference=chosen, serving=chosen), PARTS))
+
+    told = [line for line in lines if "is not known here" in line]
+    assert [line.split(".")[0].strip() for line in told] == ["finetune", "inference", "serving"]
+    assert "L40 is not known here; did you mean 'L40S'?: reckoned for A100-40G; known: T4, V100, L4, " in told[0]
+    assert "reckoned for L4;" in told[2]
 
 
 def test_the_recipe_for_many_rows_counts() -> None:
