@@ -38,7 +38,10 @@ VLLM_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes by part. `logits` is the head's work, `cache` keys and values, `rest` the process and the allocator."""
+    """Bytes by part. `logits` is the head's work, `cache` keys and values.
+
+    `rest` is the process, the allocator, and what the whole base takes more than the training of a quantized one.
+    """
 
     weights: float
     adapter: float
@@ -72,7 +75,15 @@ def training(shape: Shape, batch: Batch, *, rank: int, quantized: bool, device: 
     activations = training_activations(shape, batch.tokens, rank=rank, device=device)
     logits = _logits(shape, batch.learned, device, activations)
     own = (weights, adapter * FLOAT32, states, activations, logits, 0.0)
-    return Memory(*own, rest=_rest(own, device))
+    return Memory(*own, rest=_rest(own, device) + (_asked_whole(shape, device, own) if quantized else 0))
+
+
+def _asked_whole(shape: Shape, device: Device, own: tuple[float, ...]) -> float:
+    """After a training on a quantized base the adapter is asked on the whole one, too (`probe`).
+
+    It gets what the activations had: the worker gives that back to the system before.
+    """
+    return max(0.0, shape.parameters * VALUE_BYTES[device] - sum(own[3:]))
 
 
 def training_activations(shape: Shape, tokens: int, *, rank: int, device: Device) -> float:

@@ -3,6 +3,8 @@
 The worker stays for the next round's job with its base loaded, where the driver lets it.
 """
 
+import ctypes
+import gc
 import sys
 import tempfile
 from itertools import islice
@@ -11,6 +13,7 @@ from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.train.collective import broadcast_from_rank_zero
 from transformers import AutoTokenizer
 
@@ -116,6 +119,7 @@ class _Worker:
             the ids of the dev pairs that it was asked: the first ones whose roles the template takes.
         """
         model = load_adapter(trainer, best)
+        _give_back()
         found = ((pair["id"], encoded(tokenizer, pair, sys.maxsize, "reject")) for pair in ray.get(job.dev))
         rows = dict(islice(((name, row) for name, row in found if isinstance(row, Row)), PROBES))
         split = [(row.ids[: row.prompt], row.ids[row.prompt :]) for row in rows.values()]
@@ -126,3 +130,13 @@ class _Worker:
         """The bare base again: without the adapter, and without the forward that trl puts in the model's place."""
         self._base = trainer.accelerator.unwrap_model(trainer.model).unload()
         self._base.__dict__.pop("forward", None)
+
+
+def _give_back() -> None:
+    """What the training has freed, to the system: glibc keeps it, and a whole base is about to be loaded."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
