@@ -100,6 +100,29 @@ def test_the_job_runs_a_command_that_there_is(monkeypatch: pytest.MonkeyPatch) -
         assert any(folder.startswith(f"{mount}/") for mount in mounts), f"{folder} is on no disk that outlives a pod"
 
 
+def test_a_wrong_configuration_is_paid_for_once() -> None:
+    """KubeRay tries again whatever the exit code was: a cluster of A100s comes up for the same refusal."""
+    assert manifest("RayJob")["spec"]["backoffLimit"] == 0
+
+
+@pytest.mark.parametrize("file", ["docs/how-to/cluster.md", "serve/kuberay/rayjob-a100.yaml"])
+def test_the_jobs_log_is_asked_for_once_the_job_is_there(file: str) -> None:
+    name = manifest("RayJob")["metadata"]["name"]
+    commands = [line.strip("$# ") for line in (ROOT / file).read_text().splitlines() if f"job/{name}" in line]
+    waits, follows = (shlex.split(command, comments=True) for command in commands)
+    assert waits[:3] == ["kubectl", "wait", "--for=create"]
+    assert follows[:3] == ["kubectl", "logs", "-f"]
+    assert any(word.startswith("--pod-running-timeout=") for word in follows)
+
+
+def test_the_image_has_what_triton_needs() -> None:
+    """A compiler for its launchers, the C library's headers, and the folder where GKE mounts libcuda."""
+    docker = (FOLDER / "Dockerfile").read_text()
+    (installed,) = re.findall(r"apt-get install (.+?) &&", docker)
+    assert {"gcc", "libc6-dev"} <= set(installed.split())
+    assert re.search(r"^ENV .*LD_LIBRARY_PATH=/usr/local/nvidia/lib64\b", docker, re.MULTILINE)
+
+
 def test_the_service_is_one_that_ray_serve_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMADUO_PROJECTS", str(ROOT / "projects"))
     service = manifest("RayService")["spec"]
