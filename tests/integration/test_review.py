@@ -12,14 +12,17 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
+from mlflow_llamaduo import registry_commands
 from mlflow_llamaduo.cli import cli
 from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.core.figures import Against
 from mlflow_llamaduo.core.records import Message, Pair, PairSet, Response
 from mlflow_llamaduo.core.scoring import Scorecard
+from mlflow_llamaduo.promotion import Promotions, Word
 from mlflow_llamaduo.pyfunc_model import content_digest, pack, package
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.tracking.tables import responses_table
+from tests.mlflow_server import mlflow_server
 from tests.unit.builders import adapter, checked, decision, scores
 
 ROOT = Path(__file__).parents[2]
@@ -197,13 +200,13 @@ def test_promoting_the_champion_changes_nothing_and_says_so(two: tuple[int, int]
 def test_hostile_answers_and_reasons_move_no_cursor(project: Project, two: tuple[int, int]) -> None:
     version(project, scores(NEW), text="\x1b[2J\x1b]0;owned\x07first\nversion 9 passed")
     MlflowClient().set_model_version_tag(NAME, "3", "llamaduo.review.2020", "promoted by \x1b[31mroot: \nfine")
-    MlflowClient().set_model_version_tag(NAME, "3", "llamaduo.decision", "not passed: \x1b[2J low")
+    MlflowClient().set_model_version_tag(NAME, "3", "llamaduo.decision", "not passed: \x1b]0;owned\x07low")
     shown = done("review", "--version", "3")
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "    | �[2J�]0;owned�first⏎version 9 passed a2 p1/0" in shown.splitlines()
     assert "\x1b" not in done("review", "--version", "3", "--json")
-    assert "\x1b" not in refused("promote", "--version", "3", "--reason", "x")
+    assert "did not pass its gate (�]0;owned�low)" in refused("promote", "--version", "3", "--reason", "x")
     done("reject", "--version", "3", "--reason", "clears\n the \x1b[2Jscreen", "--by", "eve\x1b")
     assert (tags(3)["llamaduo.reason"], tags(3)["llamaduo.reviewer"]) == ("clears the �[2Jscreen", "eve�")
 
@@ -301,6 +304,52 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_changed(
 ) -> None:
     assert told in refused(*arguments)
     assert aliases() == {"champion": 1, "challenger": 2}
+
+
+def test_no_adapter_is_fetched_to_review(tmp_path: Path, two: tuple[int, int]) -> None:
+    for path in (tmp_path / "mlruns").rglob("adapter_model.safetensors"):
+        path.unlink()
+    assert "  note:" not in done("review")
+
+
+def test_over_a_server_the_same_is_told(project: Project, tmp_path: Path) -> None:
+    with mlflow_server(tmp_path / "server") as server:
+        mlflow.set_tracking_uri(server.uri)
+        mlflow.set_experiment("test")
+        version(project, scores(OLD))
+        done("promote", "--reason", "the first")
+        version(project, scores(NEW))
+        shown = done("review")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    assert "  precision   +11.7 (95 %: -52.1 to +75.4; 3 prompts)" in shown.splitlines()
+    assert "    | answer a1 p1/0" in shown.splitlines()
+    assert "  note:" not in shown
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_who_promotes_while_a_command_starts_is_told_of_to_the_other(
+    two: tuple[int, int], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """MLflow takes seconds to import: what is done meanwhile, the one who typed has not seen."""
+
+    def slow() -> str:
+        Promotions(NAME).promote(1 if command == "promote" else 2, Word("bob", "mine"), override=True)
+        return "ann"
+
+    if command == "promote":
+        Promotions(NAME).promote(2, Word("ann", "before"))
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.setattr(registry_commands, "getuser", slow)
+    told = refused(command, "--version", "2" if command == "promote" else "1", "--reason", "x", code=1)
+    assert "was made champion while you decided (by bob: mine)" in told
+
+
+def test_of_several_versions_the_newest_is_first(project: Project) -> None:
+    for _ in range(11):
+        version(project, scores(OLD), passed=False)
+    shown = done("review").splitlines()
+    assert [line.split()[0] for line in shown[4:15]] == [str(number) for number in range(11, 0, -1)]
+    assert shown[16] == "version 11"
 
 
 @pytest.mark.parametrize("command", ["review", "promote", "reject", "rollback"])
