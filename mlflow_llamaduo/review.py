@@ -96,7 +96,7 @@ def _beside(known: Review, shown: Seen, champion: Seen | None, count: int) -> Re
     """The review with what the version and the champion differ in."""
     if shown.evidence is None:
         return replace(known, notes=(shown.note,))
-    its, why = _comparable(shown, champion)
+    its, why = _comparable(shown, champion, _with("previous", known.versions))
     notes = [why] if why else []
     differences: tuple[Difference, ...] = ()
     if its:
@@ -114,13 +114,14 @@ def _beside(known: Review, shown: Seen, champion: Seen | None, count: int) -> Re
     return replace(known, differences=differences, answers=answers, notes=tuple(notes))
 
 
-def _comparable(shown: Seen, champion: Seen | None) -> tuple[Evidence | None, str]:
+def _comparable(shown: Seen, champion: Seen | None, previous: Seen | None) -> tuple[Evidence | None, str]:
     """The champion's evidence, if the version can be held against it; else why not."""
     own = shown.evidence
     if champion is None:
         return None, "there is no champion yet: nothing to compare it with"
     if champion.number == shown.number:
-        return None, f"version {shown.number} is the champion itself"
+        other = f": --version {previous.number} holds the one before against it" if previous else ""
+        return None, f"version {shown.number} is the champion itself{other}"
     its = champion.evidence
     if own is None or its is None:
         return None, f"not compared with the champion: {champion.note}"

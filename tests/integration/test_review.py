@@ -197,6 +197,13 @@ def test_promoting_the_champion_changes_nothing_and_says_so(two: tuple[int, int]
     )
 
 
+def test_the_champion_itself_is_compared_with_the_one_before_by_its_number(two: tuple[int, int]) -> None:
+    assert "  note: version 1 is the champion itself\n" in done("review", "--version", "1")
+    done("promote", "--reason", "reads well")
+    assert "  note: version 2 is the champion itself: --version 1 holds the one before against it\n" in done("review")
+    assert "  precision   -11.7 (95 %: -75.4 to +52.1; 3 prompts)\n" in done("review", "--version", "1")
+
+
 def test_hostile_answers_and_reasons_move_no_cursor(project: Project, two: tuple[int, int]) -> None:
     version(project, scores(NEW), text="\x1b[2J\x1b]0;owned\x07first\nversion 9 passed")
     MlflowClient().set_model_version_tag(NAME, "3", "llamaduo.review.2020", "promoted by \x1b[31mroot: \nfine")
