@@ -12,7 +12,14 @@ from mlflow_llamaduo.cli import cli
 from mlflow_llamaduo.config.sections import STORAGES, FineTune
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.files import to_jsonl
-from mlflow_llamaduo.places import check_cache, check_out, check_storage, check_working_folder, unwritable
+from mlflow_llamaduo.places import (
+    check_cache,
+    check_out,
+    check_storage,
+    check_working_folder,
+    unwritable,
+    write_and_remove,
+)
 from mlflow_llamaduo.preflight import before_a_run
 from mlflow_llamaduo.steps.stages import training_key
 from tests.unit.builders import pairs, project
@@ -156,6 +163,11 @@ def test_a_storage_has_nothing_left_in_it(form: str, clone: Path) -> None:
     if "abfs" not in form:
         check_storage(storage)
         assert not list(clone.rglob(".llamaduo*"))
+
+
+def test_what_is_written_to_a_storage_is_removed_again(clone: Path) -> None:
+    write_and_remove(f"file://{clone}/new")
+    assert list((clone / "new").iterdir()) == []
 
 
 def test_a_storage_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
