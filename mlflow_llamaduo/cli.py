@@ -13,7 +13,6 @@ import click
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.options import flag, project_options, say, yes_option
 from mlflow_llamaduo.registry_commands import REGISTRY
 from mlflow_llamaduo.stage_commands import STAGES
@@ -81,7 +80,7 @@ def plan(project: Project) -> None:
     from mlflow_llamaduo.fit_table import fit_lines
     from mlflow_llamaduo.plan import plan as planned
     from mlflow_llamaduo.plan import total
-    from mlflow_llamaduo.preflight import check_judges, collect, missing, same_family
+    from mlflow_llamaduo.preflight import before_a_run, collect, same_family
 
     gathered = collect(project)
     parts = gathered.parts
@@ -118,12 +117,7 @@ def plan(project: Project) -> None:
         click.echo(line)
     if usd.likely > limits.ask_above_usd:
         say(f"a run needs --yes: it is likely to cost more than limits.ask_above_usd ({limits.ask_above_usd:g})")
-    problems = missing(*project.service_llm.models)
-    try:
-        check_judges(project)
-    except ConfigError as error:
-        problems.append(str(error))
-    for problem in problems:
+    for problem in before_a_run(project):
         say(f"before a run: {problem}")
 
 

@@ -165,7 +165,10 @@ def _asked(model: Any) -> Iterator[None]:
 
     Two attention kernels in bf16 are further apart than a fault that parity is to find.
     """
-    training, half = model.training, torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    training, half = (
+        model.training,
+        torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
+    )
     attention = model.config._attn_implementation
     model.eval()
     if attention == FLASH:

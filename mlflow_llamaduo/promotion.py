@@ -141,6 +141,7 @@ class Promotions:
 
         Raises:
             DataError: there is no champion, or none before it.
+            ConfigError: somebody has rejected that version, or rolled it back.
             StageError: another champion was made meanwhile.
         """
         since, seen = since or now(), self.alias("champion")
@@ -149,7 +150,10 @@ class Promotions:
             raise DataError(f"{self._name} has no champion: there is nothing to roll back")
         if target is None or target == seen:
             raise DataError(f"{self._name} has no champion before version {seen}: name one with --version")
-        before = _replaced(self._version(target))
+        version = self._version(target)
+        if against := _spoken_against(version):
+            raise ConfigError(f"{self._name} version {target} {against}: name another one with --version")
+        before = _replaced(version)
         with self._alone(word):
             self._unchanged(seen, since)
             self._client.set_registered_model_alias(self._name, "champion", str(target))
@@ -249,8 +253,12 @@ def _objection(version: ModelVersion) -> str:
     """What speaks against a promotion, to go after "the version"; nothing if nothing does."""
     if not version.tags["llamaduo.decision"].startswith("passed"):
         return f"did not pass its gate ({version.tags['llamaduo.decision'].partition(': ')[2]})"
-    if version.tags.get("llamaduo.review") in ("rejected", "rolled back"):
-        tags = version.tags
+    return _spoken_against(version)
+
+
+def _spoken_against(version: ModelVersion) -> str:
+    tags = version.tags
+    if tags.get("llamaduo.review") in ("rejected", "rolled back"):
         return f"was {tags['llamaduo.review']} by {tags.get('llamaduo.reviewer')} ({tags.get('llamaduo.reason')})"
     return ""
 

@@ -31,7 +31,7 @@ def load_base(path: str, *, quantization: str) -> Any:
     """The base model for training: NF4 or as it is, in bf16 where the hardware has it, else in float32."""
     cuda = torch.cuda.is_available()
     # bf16 without hardware for it is 15 times slower than float32
-    dtype = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float32
+    dtype = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -211,7 +211,7 @@ def _arguments(recipe: FineTune, folder: Path) -> SFTConfig:
         shuffle_dataset=False,  # the sampler does, from the seed
         # On CPU the activations of a small batch fit in memory; recomputing them would be work for nothing.
         gradient_checkpointing=cuda,
-        bf16=cuda and torch.cuda.is_bf16_supported(),
+        bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         use_cpu=not cuda,
         ddp_find_unused_parameters=False,
         seed=recipe.seed,

@@ -37,7 +37,7 @@ class TransformersEngine:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         cuda = torch.cuda.is_available()
-        bf16 = cuda and torch.cuda.is_bf16_supported()
+        bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         self._base = AutoModelForCausalLM.from_pretrained(
             base_path, dtype=torch.bfloat16 if bf16 else torch.float32, use_safetensors=True
         )

@@ -180,7 +180,7 @@ def adapter_rank(files: dict[str, bytes]) -> int:
 def _bf16() -> bool:
     import torch
 
-    return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _environment(gpus: int) -> None:

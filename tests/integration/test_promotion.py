@@ -71,8 +71,27 @@ def test_the_champion_before_is_where_a_rollback_goes_and_further(version: Calla
     assert aliases() == {"champion": 1}
     with pytest.raises(DataError, match="has no champion before version 1: name one with --version"):
         promotions.rollback(Word("bob", "and this", "rolled back"))
-    assert promotions.rollback(Word("bob", "take the third", "rolled back"), to=3) == (3, 1)
-    assert aliases() == {"champion": 3, "previous": 2}
+    with pytest.raises(ConfigError, match=r"version 3 was rolled back by bob \(it rambles\): name another one"):
+        promotions.rollback(Word("bob", "take the third", "rolled back"), to=3)
+    assert aliases() == {"champion": 1}
+
+
+def test_a_rollback_to_a_version_by_its_number(version: Callable[..., int]) -> None:
+    promotions = Promotions(NAME)
+    for _ in range(3):
+        promotions.promote(version(), ANN)
+    assert promotions.rollback(Word("bob", "far back", "rolled back"), to=1) == (1, 3)
+    assert aliases() == {"champion": 1}
+
+
+def test_a_champion_before_that_was_rejected_since_is_no_way_back(version: Callable[..., int]) -> None:
+    promotions = Promotions(NAME)
+    promotions.promote(version(), ANN)
+    promotions.promote(version(), ANN)
+    promotions.reject(1, Word("eve", "it lies", "rejected"))
+    with pytest.raises(ConfigError, match=r"version 1 was rejected by eve \(it lies\)"):
+        promotions.rollback(Word("bob", "it rambles", "rolled back"))
+    assert aliases() == {"champion": 2, "previous": 1}
 
 
 def test_every_word_stays_for_ever(version: Callable[..., int]) -> None:

@@ -172,6 +172,23 @@ def test_a_plan_warns_of_what_a_run_would_stop_at() -> None:
     assert "a run needs --yes: it is likely to cost more than limits.ask_above_usd (0.01)" in told
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("inference.engine=vllm", "inference.engine: vllm wants the package vllm"),
+        ("finetune.storage=/proc/xx", "finetune.storage /proc/xx cannot be written from here"),
+        ("service_llm.other_judges=offline/judge", "service_llm.other_judges: "),
+    ],
+)
+def test_a_plan_says_what_a_run_would_be_refused_for(
+    setting: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_llamaduo.inference.vllm_engine.find_spec", lambda name: None)
+    result = llamaduo("plan", "--set", setting)
+    assert result.exit_code == 0, result.output
+    assert f"llamaduo: before a run: {told}" in result.stderr
+
+
 @pytest.mark.parametrize("yes", [["--yes"], ["--yes", "true"]])
 def test_a_dear_step_begins_with_a_word_only(clone: Path, yes: list[str]) -> None:
     write(clone / "responses.jsonl", to_jsonl([RESPONSE]))
