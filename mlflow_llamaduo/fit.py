@@ -27,8 +27,6 @@ TEMPLATE_TOKENS = 32
 """What a chat template and its system message add to a row: an assumption."""
 SPREAD = 3.0
 """Standard deviations over its mean that a batch is taken to have: rows are drawn at random, one in 700 has more."""
-SERVED_TOGETHER = 8
-"""Conversations that one replica takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +196,12 @@ def shots(project: Project, train: Iterable[Pair]) -> int:
 
 
 def _serves(project: Project, prompt: int, shape: Shape, place: Place) -> Fit:
-    new = project.serving.max_new_tokens
+    new, together = project.serving.max_new_tokens, project.serving.batch_size
     memory = answering(
-        shape, prompt=prompt, new=new, rows=SERVED_TOGETHER, rank=project.finetune.lora_rank, device=place.device
+        shape, prompt=prompt, new=new, rows=together, rank=project.finetune.lora_rank, device=place.device
     )
-    fit = Fit("serve", place, f"{SERVED_TOGETHER} x {prompt} + {new} tokens", memory)
-    return _with_way_out(fit, "serving.max_new_tokens", new)
+    fit = Fit("serve", place, f"{together} x {prompt} + {new} tokens", memory)
+    return _with_way_out(fit, "serving.batch_size", together)
 
 
 def _with_way_out(fit: Fit, key: str, value: int) -> Fit:

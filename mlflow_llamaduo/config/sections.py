@@ -291,6 +291,7 @@ class Serving(Section):
 
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     max_new_tokens: Positive = 512
+    batch_size: Positive = 16
     gpus: Annotated[int, Field(ge=0)] = 1
     accelerator_type: str = ""
 

@@ -91,7 +91,7 @@ def decode(
     rows = list(range(len(limits)))  # the answer on each line of the batch
     lines: list[int | None] = list(rows)  # None where it has ended
     for step in range(max(limits)):
-        tokens = _choose(read.logits, chances[rows, step], sampling)
+        tokens = choose(read.logits, chances[rows, step], sampling)
         written = {row: token for row, token in zip(lines, tokens.tolist(), strict=True) if row is not None}
         yield written
         lines = [None if row is None or _ended(written[row], step, limits[row], stops) else row for row in lines]
@@ -155,7 +155,7 @@ def _chances(prompts: Sequence[list[int]], sampling: Sampling, samples: int) -> 
     return torch.from_numpy(np.stack(drawn))
 
 
-def _choose(logits: torch.Tensor, chance: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def choose(logits: torch.Tensor, chance: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """One token a row: the likeliest, or where `chance` falls among the likelihoods laid end to end."""
     if sampling.temperature < COLD:
         return logits.argmax(dim=-1)

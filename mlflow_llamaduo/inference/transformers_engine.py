@@ -4,9 +4,8 @@ The same class answers the test prompts, the pyfunc model and the Ray Serve repl
 what is served: unquantized base, adapter on top, the tokenizer and template that the adapter carries.
 """
 
-import threading
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,36 +125,27 @@ class TransformersEngine:
             for ids in prompts
         ]
 
-    def stream(
-        self, chat: Chat, sampling: Sampling, stopped: threading.Event
-    ) -> Generator[str | Generated, None, None]:
-        """Pieces of text as they are made, then the whole answer; ends early once `stopped` is set."""
-        (prompt,) = self.prompt_ids([chat])
-        written: list[int] = []
-        shown = ""
-        for step in self._decode([prompt], sampling, 1) if len(prompt) < self.context_tokens else ():
-            written.append(step[0])
-            text = self._text(written)
-            if len(text) > len(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else half a letter
-                yield text[len(shown) :]
-                shown = text
-            if stopped.is_set():
-                break
-        if rest := self._text(written)[len(shown) :]:
-            yield rest
-        yield self._generated(prompt, written)
+    @property
+    def stops(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return self._stops
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What token ids say, special tokens left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def token_text(self, token: int) -> str:
+        """One token, a special one too."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
     def _decode(self, prompts: list[list[int]], sampling: Sampling, samples: int) -> Iterator[dict[int, int]]:
         if not prompts:
             return iter(())
         return decode(self._model, prompts, sampling, samples, self._stops, self.context_tokens)
 
-    def _text(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
-
     def _generated(self, prompt: list[int], ids: list[int]) -> Generated:
         finish = "stop" if ids and ids[-1] in self._stops else "length"
-        return Generated(self._text(ids).strip(), len(prompt), len(ids), finish)
+        return Generated(self.text(ids).strip(), len(prompt), len(ids), finish)
 
 
 def threads(count: int) -> None:

@@ -4,88 +4,129 @@ What goes wrong with a request is a value (`Refusal`) all the way: exceptions th
 """
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from mlflow_llamaduo.config import Serving
+from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.quiet import hush
-from mlflow_llamaduo.serving.protocol import ChatRequest, Chunks, Refusal, completion, read
+from mlflow_llamaduo.serving.protocol import ChatRequest, Chunks, Delta, Refusal, Usage, completion, read
+from mlflow_llamaduo.serving.spoken import Spoken
 
-Piece = tuple[str, str | None]
-"""Some text, or the reason for the end."""
+if TYPE_CHECKING:
+    from mlflow_llamaduo.inference.continuous import Chosen
+    from mlflow_llamaduo.inference.engine import Sampling
 
 READY_WITHIN_S = 2.0
+WAITING = 4
+"""Requests that a replica takes, by the answers that it writes at once: the others wait in it for a slot."""
+LEAST_LOGPROB = -9999.0
+"""OpenAI's logarithm of what cannot be: JSON has no infinity."""
 
 web = FastAPI(title="llamaduo", docs_url=None, redoc_url=None)
 
 
 class Replica:
-    """One loaded champion; it answers one request at a time."""
+    """One loaded champion; it writes many answers at once, and none waits for another's end."""
 
-    def __init__(self, name: str, number: int, max_new_tokens: int) -> None:
+    def __init__(self, name: str, number: int, max_new_tokens: int, slots: int) -> None:
         hush()
         from mlflow_llamaduo.champion import fetch
+        from mlflow_llamaduo.inference.continuous import Batch
         from mlflow_llamaduo.pyfunc_model import unpack
+        from mlflow_llamaduo.serving.writer import Writer
 
         self._max_new_tokens = max_new_tokens
         self._package, self._engine = unpack(fetch(name, number))
-        self._busy = asyncio.Lock()
+        engine = self._engine
+        self._writer = Writer(Batch(engine.model, engine.stops, engine.context_tokens, slots))
 
     async def ready(self) -> bool:
         """Answers once the model is loaded."""
         return True
 
-    async def answer(self, request: ChatRequest) -> dict[str, Any] | Refusal:
-        """A whole answer: text, finish, prompt_tokens, completion_tokens."""
-        chat, sampling = self._decoding(request)
-        if refusal := self._too_long(chat, sampling):
-            return refusal
-        async with self._busy:
-            ((made,),) = await asyncio.to_thread(self._engine.generate, [chat], sampling)
-        return {
-            "text": made.text,
-            "finish": made.finish_reason,
-            "prompt_tokens": made.prompt_tokens,
-            "completion_tokens": made.completion_tokens,
-        }
+    def check_health(self) -> None:
+        """Ray asks now and then, and starts the replica again where it raises."""
+        if self._writer.broken is not None:
+            raise RuntimeError("the thread that writes answers has ended") from self._writer.broken
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Piece | Refusal]:
-        """Pieces of text, then an empty one with the reason for the end."""
-        chat, sampling = self._decoding(request)
-        if refusal := self._too_long(chat, sampling):
+    async def answer(self, request: ChatRequest) -> tuple[tuple[Delta, ...], Usage] | Refusal:
+        """Whole answers: the pieces of a stream, and the usage."""
+        deltas: list[Delta] = []
+        async for piece in self.stream(request):
+            if isinstance(piece, Refusal):
+                return piece
+            if isinstance(piece, Usage):
+                return tuple(deltas), piece
+            deltas.append(piece)
+        raise RuntimeError("a stream ended without its usage")
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Delta | Usage | Refusal]:
+        """Pieces of the answers as they are written, and at the end the usage."""
+        chat = [{"role": message.role, "content": message.text} for message in request.messages]
+        sampling = self._sampling(request)
+        try:
+            (ids,) = self._engine.prompt_ids([chat])
+        except DataError as error:  # the template takes no such roles
+            yield Refusal(400, f"messages: {error}", param="messages")
+            return
+        if refusal := self._too_long(len(ids), sampling):
             yield refusal
             return
-        stopped = threading.Event()
-        async with self._busy:
-            pieces = self._engine.stream(chat, sampling, stopped)
-            try:
-                while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-                    yield (piece, None) if isinstance(piece, str) else ("", piece.finish_reason)
-            finally:  # a client that has gone stops the generation
-                stopped.set()
-                await asyncio.to_thread(pieces.close)
+        likeliest = request.top_logprobs or 0
+        conversation = self._writer.ask(ids, sampling, samples=request.n, likeliest=likeliest)
+        answers = [Spoken(self._engine.text, request.stops) for _ in range(request.n)]
+        written = 0
+        async with aclosing(conversation.steps()) as steps:
+            async for step in steps:
+                written += 1
+                answer, chosen = answers[step.sample], step.chosen
+                text = answer.take(chosen.token)
+                text += answer.end() if step.ended else ""
+                if answer.stopped:
+                    conversation.stop(step.sample)
+                over = step.ended or answer.stopped
+                finish = self._finish(answer, chosen.token) if over else None
+                tokens = (self._told(chosen),) if request.logprobs else ()
+                if text or tokens or finish:
+                    yield Delta(step.sample, text, tokens, finish)
+        yield Usage(len(ids), written)
 
-    def _decoding(self, request: ChatRequest) -> tuple[list[dict[str, str]], Any]:
-        """The conversation and how to decode it; what the request leaves open is as the gate's answers were made."""
+    def _finish(self, answer: Spoken, token: int) -> str:
+        return "stop" if answer.stopped or token in self._engine.stops else "length"
+
+    def _told(self, chosen: "Chosen") -> dict[str, Any]:
+        """OpenAI's entry of a token: text, bytes, natural logarithm, and those of the likeliest ones."""
+        likeliest = [self._entry(token, logprob) for token, logprob in chosen.likeliest]
+        return {**self._entry(chosen.token, chosen.logprob), "top_logprobs": likeliest}
+
+    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self._engine.token_text(token)
+        return {"token": text, "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(text.encode())}
+
+    def _sampling(self, request: ChatRequest) -> "Sampling":
+        """How to decode; what the request leaves open is as the gate's answers were made."""
         from mlflow_llamaduo.inference.engine import Sampling
 
         package = self._package
         asked = request.max_completion_tokens or request.max_tokens or self._max_new_tokens
-        return [message.model_dump() for message in request.messages], Sampling(
+        return Sampling(
             max_new_tokens=min(asked, self._max_new_tokens),
             temperature=package.temperature if request.temperature is None else request.temperature,
             top_p=package.top_p if request.top_p is None else request.top_p,
             seed=request.seed,
         )
 
-    def _too_long(self, chat: list[dict[str, str]], sampling: Any) -> Refusal | None:
-        prompt, room = self._engine.count(chat), self._engine.context_tokens
+    def _too_long(self, prompt: int, sampling: "Sampling") -> Refusal | None:
+        room = self._engine.context_tokens
         if prompt + sampling.max_new_tokens <= room:
             return None
         return Refusal(
@@ -132,9 +173,8 @@ class Ingress:
         answer = await self._replica.answer.remote(request)
         if isinstance(answer, Refusal):
             return JSONResponse(answer.body(), status_code=answer.status)
-        body = completion(
-            self._task, answer["text"], answer["finish"], answer["prompt_tokens"], answer["completion_tokens"]
-        )
+        deltas, usage = answer
+        body = completion(self._task, deltas, usage, logprobs=request.logprobs)
         return JSONResponse(body, headers={"x-llamaduo-version": str(self._number)})
 
     async def _streamed(self, request: ChatRequest) -> Response:
@@ -142,22 +182,38 @@ class Ingress:
         first = await anext(pieces)  # what is refused is refused before the 200
         if isinstance(first, Refusal):
             return JSONResponse(first.body(), status_code=first.status)
+        options = request.stream_options
+        chunks = Chunks(self._task, logprobs=request.logprobs, usage=bool(options and options.include_usage))
         return StreamingResponse(
-            self._events(first, pieces),
+            self._events(chunks, first, pieces),
             media_type="text/event-stream",
-            headers={"x-llamaduo-version": str(self._number)},
+            headers={"x-llamaduo-version": str(self._number), "cache-control": "no-cache"},
         )
 
-    async def _events(self, first: Piece, pieces: AsyncIterator[Piece]) -> AsyncIterator[str]:
-        chunks = Chunks(self._task)
-        yield chunks.event(*first)
-        async for piece in pieces:
-            yield chunks.event(*piece)
+    async def _events(self, chunks: Chunks, first: Delta | Usage, pieces: Any) -> AsyncIterator[str]:
+        piece, ended = first, False
+        try:
+            while not ended:
+                ended = isinstance(piece, Usage)
+                yield chunks.end(piece) if isinstance(piece, Usage) else chunks.event(piece)
+                if not ended:
+                    piece = await anext(pieces)
+        except RayError as error:  # the 200 is out: the stream must say it, and end
+            yield chunks.failed(Refusal(500, f"the replica failed: {type(error).__name__}; ask again"))
+        finally:
+            if not ended:  # a client that has gone stops the generation
+                pieces.cancel()
 
 
-def application(*, task: str, name: str, number: int, max_new_tokens: int, gpus: int) -> Application:
+def application(*, task: str, name: str, number: int, serving: Serving) -> Application:
     """The application for one version of a task's registered model."""
-    resources = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus}
-    replica = serve.deployment(Replica, max_ongoing_requests=8, ray_actor_options=resources)
+    gpus, kind = serving.gpus, serving.accelerator_type
+    resources = {
+        "num_cpus": 0 if gpus else 1,
+        "num_gpus": gpus,
+        **({"accelerator_type": kind} if gpus and kind else {}),
+    }
+    most = serving.batch_size * WAITING
+    replica = serve.deployment(Replica, max_ongoing_requests=most, ray_actor_options=resources)
     ingress = serve.deployment(Ingress, max_ongoing_requests=256)
-    return ingress.bind(task, number, replica.bind(name, number, max_new_tokens))
+    return ingress.bind(task, number, replica.bind(name, number, serving.max_new_tokens, serving.batch_size))

@@ -5,13 +5,27 @@ Errors have OpenAI's shape, so that its clients show them: `{"error": {"message"
 
 import json
 import time
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 MAX_BODY_BYTES = 1_000_000
+MAX_ANSWERS = 8
+"""Answers to one request (`n`)."""
+
+Stops = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
+
+
+class TextPart(BaseModel):
+    """A piece of a message's content; pieces of other types are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text"]
+    text: str
 
 
 class ChatMessage(BaseModel):
@@ -19,7 +33,21 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
 
 
 class ChatRequest(BaseModel):
@@ -34,8 +62,29 @@ class ChatRequest(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: int | None = None
     stream: bool = False
-    n: Literal[1] = 1
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] = 1
+    stop: Annotated[str, Field(min_length=1)] | Stops | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     user: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The strings that end an answer."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise PydanticCustomError("top_logprobs", "top_logprobs is only for logprobs: true")
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError("stream_options", "stream_options is only for stream: true")
+        return self
+
+
+NAMES = {name for kind in (ChatRequest, ChatMessage, TextPart, StreamOptions) for name in kind.model_fields}
+"""What a request's fields are called: pydantic puts the alternatives of a type between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +110,98 @@ def read(body: bytes, *, model: str) -> ChatRequest | Refusal:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        place = [part for n, part in enumerate(first["loc"]) if not n or isinstance(part, int) or part in NAMES]
+        where = ".".join(map(str, place))
+        if first["type"] in ChatRequest.model_fields:  # of fields that do not go together
+            return Refusal(400, f"{first['type']}: {first['msg']}", param=first["type"])
         return Refusal(400, f"{where or 'body'}: {first['msg']}", param=where or None)
     if request.model != model:
         return Refusal(404, f"no model {request.model!r}; there is {model!r}", "model", "model_not_found")
     return request
 
 
-def completion(model: str, text: str, finish: str, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """A whole answer."""
-    return {
-        **_head(model, "chat.completion"),
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, "logprobs": None}
-        ],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-        },
-    }
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What came of answer `index`: some text, the tokens that came with it, or why the answer ended."""
+
+    index: int
+    text: str
+    tokens: tuple[dict[str, Any], ...] = ()
+    finish: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a request: the prompt's, and those of all answers (the end token counts)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def body(self) -> dict[str, int]:
+        """OpenAI's usage object."""
+        return {**asdict(self), "total_tokens": self.prompt_tokens + self.completion_tokens}
+
+
+def completion(model: str, deltas: Sequence[Delta], usage: Usage, *, logprobs: bool = False) -> dict[str, Any]:
+    """A whole answer: the deltas of a stream, laid together."""
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": "".join(d.text for d in own), "refusal": None},
+            "finish_reason": next(d.finish for d in own if d.finish),
+            "logprobs": _logprobs([token for d in own for token in d.tokens]) if logprobs else None,
+        }
+        for index in sorted({delta.index for delta in deltas})
+        for own in [[delta for delta in deltas if delta.index == index]]
+    ]
+    return {**_head(model, "chat.completion"), "choices": choices, "usage": usage.body()}
 
 
 class Chunks:
-    """The server-sent events of one streamed answer; all carry the same id."""
+    """The server-sent events of one streamed request; all carry the same id.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        model: as it was asked for.
+        logprobs: whether they were.
+        usage: whether the usage was asked for: then the last event has it, and all others have null.
+    """
+
+    def __init__(self, model: str, *, logprobs: bool = False, usage: bool = False) -> None:
         self._head = _head(model, "chat.completion.chunk")
+        self._logprobs = logprobs
+        self._usage = usage
+        self._begun: set[int] = set()
 
-    def event(self, text: str, finish: str | None) -> str:
-        """Some text, or why the answer ended, with the closing event."""
-        delta = {} if finish else {"role": "assistant", "content": text}
-        body = {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+    def event(self, delta: Delta) -> str:
+        """Some text, or why an answer ended; the first of each answer says whose it is."""
+        content: dict[str, Any] = {} if delta.index in self._begun else {"role": "assistant", "content": ""}
+        self._begun.add(delta.index)
+        if delta.text:
+            content["content"] = delta.text
+        choice = {
+            "index": delta.index,
+            "delta": content,
+            "finish_reason": delta.finish,
+            "logprobs": _logprobs(delta.tokens) if self._logprobs and delta.tokens else None,
+        }
+        return self._sent([choice], None)
+
+    def end(self, usage: Usage) -> str:
+        """The closing events."""
+        return (self._sent([], usage.body()) if self._usage else "") + "data: [DONE]\n\n"
+
+    def failed(self, refusal: Refusal) -> str:
+        """What went wrong after the 200, as OpenAI's clients read it, and the end of the stream."""
+        return f"data: {json.dumps(refusal.body())}\n\ndata: [DONE]\n\n"
+
+    def _sent(self, choices: list[dict[str, Any]], usage: dict[str, int] | None) -> str:
+        body = {**self._head, "choices": choices, **({"usage": usage} if self._usage else {})}
         # ASCII: a client that splits lines as Unicode has them would cut an event at U+2028.
-        return f"data: {json.dumps(body)}\n\n" + ("data: [DONE]\n\n" if finish else "")
+        return f"data: {json.dumps(body)}\n\n"
+
+
+def _logprobs(tokens: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {"content": list(tokens), "refusal": None}
 
 
 def _head(model: str, kind: str) -> dict[str, Any]:

@@ -63,8 +63,7 @@ def of_version(project: Project, number: int) -> Application:
         task=project.task,
         name=project.registered_model,
         number=number,
-        max_new_tokens=project.serving.max_new_tokens,
-        gpus=project.serving.gpus,
+        serving=project.serving,
     )
 
 

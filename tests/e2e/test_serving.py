@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -64,14 +65,109 @@ def test_the_openai_client_gets_an_answer_with_its_usage(client: openai.OpenAI) 
     assert answer.usage.prompt_tokens > 20
 
 
-def test_a_streamed_answer_is_the_same_text(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model="closed_qa", messages=QUESTION, temperature=0, max_tokens=20)
-    stream = client.chat.completions.create(
-        model="closed_qa", messages=QUESTION, temperature=0, max_tokens=20, stream=True
+@pytest.mark.parametrize("more", [{}, {"stop": ["e", " b"]}, {"n": 3, "seed": 4, "temperature": 1.0}], ids=str)
+def test_a_streamed_answer_has_the_text_and_usage_of_one_that_is_not(
+    client: openai.OpenAI, more: dict[str, Any]
+) -> None:
+    asked: dict[str, Any] = {"model": "closed_qa", "messages": QUESTION, "temperature": 0, "max_tokens": 20, **more}
+    whole = client.chat.completions.create(**asked)
+    *chunks, last = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+
+    assert last.usage == whole.usage
+    for choice in whole.choices:
+        own = [c.choices[0] for c in chunks if c.choices[0].index == choice.index]
+        assert "".join(piece.delta.content or "" for piece in own) == choice.message.content
+        assert [piece.finish_reason for piece in own if piece.finish_reason] == [choice.finish_reason]
+    assert len(whole.choices) == more.get("n", 1)
+
+
+def test_a_stop_string_ends_the_answer_before_it(client: openai.OpenAI) -> None:
+    def answer(**more: Any) -> str:
+        found = client.chat.completions.create(
+            model="closed_qa", messages=QUESTION, temperature=0, max_tokens=20, **more
+        )
+        return found.choices[0].message.content or ""
+
+    whole = answer()
+    stop = whole[len(whole) // 2 :][:2]
+    assert answer(stop=stop) == whole[: whole.index(stop)].strip()
+
+
+def test_the_likeliest_tokens_come_with_an_answer(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="closed_qa", messages=QUESTION, temperature=0, max_tokens=5, logprobs=True, top_logprobs=2
     )
-    chunks = list(stream)
-    assert "".join(c.choices[0].delta.content or "" for c in chunks).strip() == whole.choices[0].message.content
-    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert answer.choices[0].logprobs is not None and answer.usage is not None
+    content = answer.choices[0].logprobs.content or []
+    assert len(content) == answer.usage.completion_tokens
+    for token in content:
+        assert token.logprob <= 0
+        assert token.token == token.top_logprobs[0].token, "greedy takes the likeliest"
+        assert bytes(token.bytes or []).decode() == token.token
+
+
+def test_earlier_turns_a_system_prompt_and_parts_are_read(client: openai.OpenAI) -> None:
+    turns: list[ChatCompletionMessageParam] = [
+        {"role": "system", "content": "Be brief."},
+        *QUESTION,
+        {"role": "assistant", "content": "Anna Berg"},
+        {"role": "user", "content": [{"type": "text", "text": "When"}, {"type": "text", "text": " was that?"}]},
+    ]
+
+    def tokens(messages: list[ChatCompletionMessageParam]) -> int:
+        found = client.chat.completions.create(model="closed_qa", messages=messages, temperature=0, max_tokens=2)
+        assert found.usage is not None
+        return found.usage.prompt_tokens
+
+    assert tokens(turns[1:]) > tokens(QUESTION)
+    assert tokens(turns) != tokens(turns[1:]), "the template's own system prompt was taken instead"
+    assert tokens([*turns[:3], {"role": "user", "content": "When was that?"}]) == tokens(turns)
+
+
+def test_a_short_answer_waits_for_no_long_ones_end(client: openai.OpenAI) -> None:
+    long = client.chat.completions.create(
+        model="closed_qa",
+        messages=[{"role": "user", "content": "Tell a story."}],
+        temperature=2,
+        seed=1,
+        max_tokens=300,
+        stream=True,
+    )
+    next(iter(long))
+    began = time.monotonic()
+    client.chat.completions.create(model="closed_qa", messages=QUESTION, temperature=0, max_tokens=2)
+    short = time.monotonic() - began
+    rest = sum(1 for chunk in long if chunk.choices and chunk.choices[0].delta.content)
+    assert time.monotonic() - began > short
+    assert rest > 10, "the long answer had ended before the short one came"
+
+
+def test_a_client_that_leaves_stops_its_answer(client: openai.OpenAI, endpoint: str) -> None:
+    for _ in range(40):  # more than are written at once: who left and is written still would be in the way
+        gone = client.chat.completions.create(
+            model="closed_qa",
+            messages=[{"role": "user", "content": "Tell a story."}],
+            temperature=2,
+            max_tokens=512,
+            stream=True,
+        )
+        next(iter(gone))
+        gone.close()
+    # Written to their ends, they would take minutes.
+    patient = client.with_options(timeout=60)
+    answer = patient.chat.completions.create(model="closed_qa", messages=QUESTION, temperature=0, max_tokens=2)
+    assert answer.choices[0].message.content
+
+
+def test_litellms_client_gets_the_same_answer(client: openai.OpenAI, endpoint: str) -> None:
+    import litellm
+
+    asked: dict[str, Any] = {"messages": QUESTION, "temperature": 0, "max_tokens": 20}
+    ours = client.chat.completions.create(model="closed_qa", **asked)
+    found = litellm.completion("openai/closed_qa", api_base=f"{endpoint}/v1", api_key="none", **asked)
+    assert found.choices[0].message.content == ours.choices[0].message.content
+    pieces = litellm.completion("openai/closed_qa", api_base=f"{endpoint}/v1", api_key="none", stream=True, **asked)
+    assert "".join(p.choices[0].delta.content or "" for p in pieces) == ours.choices[0].message.content
 
 
 def test_an_unknown_model_is_a_404_that_names_what_there_is(client: openai.OpenAI) -> None:

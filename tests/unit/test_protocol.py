@@ -5,7 +5,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.serving.protocol import MAX_BODY_BYTES, ChatRequest, Chunks, Refusal, completion, read
+from mlflow_llamaduo.serving.protocol import (
+    MAX_BODY_BYTES,
+    ChatRequest,
+    Chunks,
+    Delta,
+    Refusal,
+    Usage,
+    completion,
+    read,
+)
 
 MODEL = "closed_qa"
 MESSAGES = [{"role": "user", "content": "Which town?"}]
@@ -33,7 +42,10 @@ def test_the_least_request_is_read_with_the_apis_defaults() -> None:
     "fields",
     [
         {"temperature": 0}, {"temperature": 2}, {"top_p": 1}, {"max_tokens": 1}, {"max_completion_tokens": 5},
-        {"stream": True}, {"seed": 7}, {"user": "me"}, {"n": 1}, {"temperature": None},
+        {"stream": True}, {"seed": 7}, {"user": "me"}, {"n": 1}, {"temperature": None}, {"n": 8}, {"stop": "."},
+        {"stop": ["\n", "Q:"]}, {"stop": None}, {"logprobs": True}, {"logprobs": True, "top_logprobs": 20},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]},
         {"messages": [{"role": "system", "content": "s"}, {"role": "assistant", "content": ""}, *MESSAGES]},
         {"messages": [{"role": "user", "content": "q", "name": "me"}]},
     ],
@@ -50,8 +62,12 @@ def test_what_the_endpoint_speaks_is_read(fields: dict[str, Any]) -> None:
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "many"}, "max_tokens"),
-        ({"n": 2}, "n"),
-        ({"stop": ["\n"]}, "stop"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"stop": [""]}, "stop"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"tools": []}, "tools"),
         ({"messages": []}, "messages"),
         ({"messages": "q"}, "messages"),
@@ -102,21 +118,33 @@ def test_an_error_has_openais_shape(status: int, kind: str) -> None:
     }
 
 
+TOKEN = {"token": "Arn", "logprob": -0.5, "bytes": [65, 114, 110], "top_logprobs": []}
+
+
 def test_a_whole_answer_has_openais_shape() -> None:
-    answer = completion(MODEL, "Arn", "stop", 12, 3)
+    answer = completion(MODEL, [Delta(0, "Ar"), Delta(0, "n", finish="stop")], Usage(12, 3))
 
     assert (answer["object"], answer["model"]) == ("chat.completion", MODEL)
     (choice,) = answer["choices"]
-    assert choice["message"] == {"role": "assistant", "content": "Arn"}
-    assert (choice["index"], choice["finish_reason"]) == (0, "stop")
+    assert choice["message"] == {"role": "assistant", "content": "Arn", "refusal": None}
+    assert (choice["index"], choice["finish_reason"], choice["logprobs"]) == (0, "stop", None)
     assert answer["usage"] == {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
-    assert answer["id"] != completion(MODEL, "Arn", "stop", 12, 3)["id"]
+    assert answer["id"] != completion(MODEL, [Delta(0, "", finish="stop")], Usage(12, 3))["id"]
 
 
-def events(*texts: str, finish: str = "stop") -> list[Any]:
+def test_several_answers_are_told_apart_by_their_index() -> None:
+    deltas = [Delta(1, "B"), Delta(0, "A"), Delta(1, "ern", (TOKEN,), "length"), Delta(0, "", (), "stop")]
+    answer = completion(MODEL, deltas, Usage(12, 4), logprobs=True)
+
+    assert [c["message"]["content"] for c in answer["choices"]] == ["A", "Bern"]
+    assert [c["finish_reason"] for c in answer["choices"]] == ["stop", "length"]
+    assert [c["logprobs"]["content"] for c in answer["choices"]] == [[], [TOKEN]]
+
+
+def events(*deltas: Delta, **asked: bool) -> list[Any]:
     """What a client reads of a streamed answer: the events' JSON, line by line."""
-    chunks = Chunks(MODEL)
-    stream = "".join([*(chunks.event(text, None) for text in texts), chunks.event("", finish)])
+    chunks = Chunks(MODEL, **asked)
+    stream = "".join([*(chunks.event(delta) for delta in deltas), chunks.end(Usage(5, 2))])
     lines = [line for line in stream.splitlines() if line]  # as httpx splits, at every line end that Unicode knows
     assert all(line.startswith("data: ") for line in lines)
     assert lines.pop() == "data: [DONE]"
@@ -124,18 +152,45 @@ def events(*texts: str, finish: str = "stop") -> list[Any]:
 
 
 def test_a_streamed_answer_is_pieces_of_one_id_and_an_end() -> None:
-    found = events("Ar", "n", finish="length")
+    found = events(Delta(0, "Ar"), Delta(0, "n"), Delta(0, "", finish="length"))
 
-    assert [event["choices"][0]["delta"].get("content") for event in found] == ["Ar", "n", None]
+    assert [event["choices"][0]["delta"] for event in found] == [
+        {"role": "assistant", "content": "Ar"},
+        {"content": "n"},
+        {},
+    ]
     assert [event["choices"][0]["finish_reason"] for event in found] == [None, None, "length"]
     assert {(event["object"], event["model"]) for event in found} == {("chat.completion.chunk", MODEL)}
     assert len({event["id"] for event in found}) == 1
-    assert Chunks(MODEL).event("x", None) != Chunks(MODEL).event("x", None)
+    assert all("usage" not in event for event in found)
+    assert Chunks(MODEL).event(Delta(0, "x")) != Chunks(MODEL).event(Delta(0, "x"))
+
+
+def test_the_usage_closes_a_stream_that_asked_for_it() -> None:
+    *pieces, last = events(Delta(0, "Arn"), Delta(0, "", finish="stop"), usage=True)
+
+    assert [piece["usage"] for piece in pieces] == [None, None]
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+def test_logprobs_come_with_their_piece() -> None:
+    first, last = events(Delta(0, "Arn", (TOKEN,)), Delta(0, "", finish="stop"), logprobs=True)
+
+    assert first["choices"][0]["logprobs"] == {"content": [TOKEN], "refusal": None}
+    assert last["choices"][0]["logprobs"] is None
 
 
 @given(st.lists(st.text(), max_size=4))
 @example(["one\u2028two\x85three\x0b", "\r\n\n"])
 def test_any_text_arrives_whole_however_a_client_splits_lines(texts: list[str]) -> None:
-    *pieces, _ = events(*texts)
+    found = events(*(Delta(0, text) for text in texts))
 
-    assert [event["choices"][0]["delta"]["content"] for event in pieces] == texts
+    assert [event["choices"][0]["delta"].get("content", "") for event in found] == texts
+
+
+def test_what_fails_after_the_beginning_ends_the_stream_with_an_error() -> None:
+    text = Chunks(MODEL).failed(Refusal(500, "gone"))
+
+    assert json.loads(text.splitlines()[0].removeprefix("data: "))["error"]["message"] == "gone"
+    assert text.endswith("data: [DONE]\n\n")
