@@ -52,10 +52,13 @@ def as_trained(
     prompts = [prompt for prompt, _ in rows]
     replies = [reply[:TOKENS] for _, reply in rows]
     found = facts(model, tokenizer, base=base.name, base_digest=base.digest, adapter=adapter)
-    with _asked(model):
-        on, off, choices = said(model, prompts, replies)
-    quantized = on
-    if found.quantization != "none":
+    if found.quantization == "none":
+        with _asked(model):
+            on, off, choices = said(model, prompts, replies)
+        quantized = on
+    else:
+        with _asked(model), torch.no_grad():  # each reading unpacks all weights anew: no more than needed
+            quantized = [_read(model, prompt, ())[0] for prompt in prompts]
         on, off, choices = said(_whole(model, base.path, found.dtype), prompts, replies)
     first = [np.argsort(-row, kind="stable")[:TOP] for row in on]
     answers = [_begun(tokenizer, *row) for row in zip(replies, choices, strict=True)]

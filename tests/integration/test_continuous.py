@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mlflow_llamaduo.inference.continuous import PIECE, ROOM, Asked, Batch
+from mlflow_llamaduo.inference.continuous import PIECE, Asked, Batch
 from mlflow_llamaduo.inference.decode import decode
 from mlflow_llamaduo.inference.engine import Sampling
+from mlflow_llamaduo.inference.slots import ROOM
 
 VOCABULARY, CONTEXT, END = 97, 1024, 5
 SMALL = {
