@@ -13,6 +13,7 @@ import click
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.key_commands import keys
 from mlflow_llamaduo.options import flag, project_options, say, yes_option
 from mlflow_llamaduo.registry_commands import REGISTRY
 from mlflow_llamaduo.stage_commands import STAGES
@@ -143,12 +144,12 @@ def doctor(project: Project, presets: bool) -> None:
 @project_options
 def serve(project: Project, port: int | None) -> None:
     """The champion behind POST /v1/chat/completions on 127.0.0.1, until Ctrl-C."""
-    from mlflow_llamaduo.serving import serve as start
+    from mlflow_llamaduo.serving.run import serve as start
 
     start(project, port=port or project.serving.port, say=say)
 
 
-for command in (*STAGES, *REGISTRY):
+for command in (*STAGES, *REGISTRY, keys):
     cli.add_command(command)
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from mlflow_llamaduo.core.parity import PROBES_FILE, TOKENS, Parity, Probed, compare
 from mlflow_llamaduo.core.records import Adapter
-from mlflow_llamaduo.errors import StageError
+from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.files import folder_digest, packed, unpacked
 from mlflow_llamaduo.pyfunc_model import content_digest, unpack
 
@@ -61,7 +61,7 @@ def served(files: Mapping[str, bytes], chats: Sequence[Chat], trained: Probed) -
     It gets the version's files, not a path: it may run on another machine than the one that packed them.
 
     Raises:
-        StageError: there is no adapter among them.
+        StageError: there is no adapter among them, or none of this base.
         BaseModelError: see `pyfunc_model.unpack`.
     """
     from mlflow_llamaduo.inference.engine import Sampling
@@ -73,16 +73,19 @@ def served(files: Mapping[str, bytes], chats: Sequence[Chat], trained: Probed) -
             package, engine = unpack(folder)
         except FileNotFoundError as error:
             raise StageError(f"the packed model has no adapter ({error}): fine-tune anew") from error
+        except DataError as error:
+            raise StageError(f"the packed model's adapter does not fit ({error}): fine-tune anew") from error
         model = engine.model
         found = facts(
             model,
             engine.tokenizer,
+            lora=engine.lora,
             base=package.base_model,
             base_digest=package.base_digest,
             adapter=folder / "adapter",
         )
         prompts, replies = engine.prompt_ids(chats), [probe.reply for probe in trained.probes]
-        answered = said(model, prompts, replies)
+        answered = said(model, prompts, replies, engine.bare)
         rows = engine.generate(chats, Sampling(max_new_tokens=TOKENS))
     answers = [(row[0].text, row[0].finish_reason == "stop") for row in rows]
     first = [np.asarray(probe.first) for probe in trained.probes]

@@ -7,8 +7,8 @@ served side is asked by `mlflow_llamaduo.parity`, through what serving itself ca
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,15 +51,16 @@ def as_trained(
     """
     prompts = [prompt for prompt, _ in rows]
     replies = [reply[:TOKENS] for _, reply in rows]
-    found = facts(model, tokenizer, base=base.name, base_digest=base.digest, adapter=adapter)
+    found = facts(model, tokenizer, lora=_lora(model), base=base.name, base_digest=base.digest, adapter=adapter)
     if found.quantization == "none":
         with _asked(model):
-            on, off, choices = said(model, prompts, replies)
+            on, off, choices = said(model, prompts, replies, model.disable_adapter)
         quantized = on
     else:
         with _asked(model), torch.no_grad():  # each reading unpacks all weights anew: no more than needed
             quantized = [_read(model, prompt, ())[0] for prompt in prompts]
-        on, off, choices = said(_whole(model, base.path, found.dtype), prompts, replies)
+        whole = _whole(model, base.path, found.dtype)
+        on, off, choices = said(whole, prompts, replies, whole.disable_adapter)
     first = [np.argsort(-row, kind="stable")[:TOP] for row in on]
     answers = [_begun(tokenizer, *row) for row in zip(replies, choices, strict=True)]
     return Probed(found, probes(prompts, replies, first, (on, off, choices), answers, quantized))
@@ -70,7 +71,9 @@ def write(folder: Path, probed: Probed) -> None:
     write_atomic(folder / PROBES_FILE, json.dumps(asdict(probed)))
 
 
-def said(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids]) -> Said:
+def said(
+    model: Any, prompts: Sequence[Ids], replies: Sequence[Ids], bare: Callable[[], AbstractContextManager[Any]]
+) -> Said:
     """Log-probabilities [vocabulary] of each answer's first token with the adapter and without, and greedy choices.
 
     One conversation at a time, so that no padding changes a number, and without generating: a base that is quantized
@@ -78,9 +81,9 @@ def said(model: Any, prompts: Sequence[Ids], replies: Sequence[Ids]) -> Said:
     """
     with torch.no_grad():
         rows = [_read(model, prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
-        with getattr(model, "disable_adapter", nullcontext)():
-            bare = [_read(model, prompt, ())[0] for prompt in prompts]
-    return [row[0] for row in rows], bare, [tuple(row.argmax(axis=-1).tolist()) for row in rows]
+        with bare():
+            off = [_read(model, prompt, ())[0] for prompt in prompts]
+    return [row[0] for row in rows], off, [tuple(row.argmax(axis=-1).tolist()) for row in rows]
 
 
 def probes(
@@ -107,7 +110,7 @@ def probes(
     )
 
 
-def facts(model: Any, tokenizer: Any, *, base: str, base_digest: str, adapter: Path) -> Facts:
+def facts(model: Any, tokenizer: Any, *, lora: str, base: str, base_digest: str, adapter: Path) -> Facts:
     """What a loaded model is, read from the model and the tokenizer themselves and from the adapter's file."""
     config = getattr(model.config, "quantization_config", None)
     template = tokenizer.chat_template
@@ -115,7 +118,7 @@ def facts(model: Any, tokenizer: Any, *, base: str, base_digest: str, adapter: P
         base=base,
         base_digest=base_digest,
         weights=_file_digest(adapter / WEIGHTS),
-        lora=_lora(model),
+        lora=lora,
         template=digest(template) if template else "none",
         tokenizer=digest(tokenizer.get_vocab(), sorted(tokenizer.all_special_tokens)),
         end=int(tokenizer.eos_token_id),
@@ -126,9 +129,7 @@ def facts(model: Any, tokenizer: Any, *, base: str, base_digest: str, adapter: P
 
 def _lora(model: Any) -> str:
     """Rank, alpha, the factor that is really applied, and where; a bare base has none of it."""
-    config = getattr(model, "peft_config", {}).get("default")
-    if config is None:
-        return "no adapter"
+    config = model.peft_config["default"]
     layers = [module.scaling["default"] for module in model.modules() if hasattr(module, "lora_A")]
     factors = ", ".join(f"{factor:g}" for factor in sorted(set(layers)))
     where = ", ".join(sorted({name.rpartition(".")[2] for name in config.target_modules}))

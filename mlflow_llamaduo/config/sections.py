@@ -287,8 +287,10 @@ class Stops(Section):
 
 
 class Serving(Section):
-    """The Ray Serve endpoint; it listens on 127.0.0.1."""
+    """The Ray Serve endpoint; beyond this machine it wants keys."""
 
+    host: str = "127.0.0.1"
+    keys: str = ""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     max_new_tokens: Positive = 512
     batch_size: Positive = 16

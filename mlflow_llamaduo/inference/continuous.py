@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache
 
+from mlflow_llamaduo.inference.adapters import Adapters
 from mlflow_llamaduo.inference.decode import choose
 from mlflow_llamaduo.inference.engine import Sampling
 from mlflow_llamaduo.inference.slots import Slots
@@ -52,12 +53,15 @@ class Step:
 class Asked:
     """A request: `samples` answers to the prompt `ids`; `likeliest` counts the tokens to be told with each one.
 
-    Every answer has a stream of chance of its own, as in `decode`.
+    `stops` are the tokens that end an answer; the one that did is its last. `slot` is the adapter's that answers, and
+    None the bare base. Every answer has a stream of chance of its own, as in `decode`.
     """
 
     key: int
     ids: list[int]
     sampling: Sampling
+    stops: frozenset[int]
+    slot: int | None = None
     samples: int = 1
     likeliest: int = 0
     read: int = 0
@@ -80,15 +84,15 @@ class Batch:
     """Answers that are written together; not for several threads.
 
     Args:
-        model: a causal language model of transformers, or PEFT's around one; attention layers alone.
-        stops: the tokens that end an answer; the one that did is its last.
+        model: a causal language model of transformers; attention layers alone.
+        adapters: those on it.
         context: the most tokens that a prompt and its answer may have together.
         slots: answers that are written at once; others wait.
     """
 
-    def __init__(self, model: Any, stops: frozenset[int], context: int, slots: int) -> None:
+    def __init__(self, model: Any, adapters: Adapters, context: int, slots: int) -> None:
         self._model = model
-        self._stops = stops
+        self._adapters = adapters
         self._context = context
         self._slots = slots
         self._waiting: deque[Asked] = deque()
@@ -159,14 +163,15 @@ class Batch:
         if asked.cache is None:
             asked.cache = DynamicCache()
         ids = torch.tensor([asked.ids[asked.read : asked.read + PIECE]], device=self._model.device)
-        found = self._model(
-            input_ids=ids,
-            position_ids=torch.arange(asked.read, asked.read + ids.shape[1], device=ids.device)[None],
-            attention_mask=self._mask([asked.read], ids.shape[1]),
-            past_key_values=asked.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with self._adapters.rows([asked.slot]):
+            found = self._model(
+                input_ids=ids,
+                position_ids=torch.arange(asked.read, asked.read + ids.shape[1], device=ids.device)[None],
+                attention_mask=self._mask([asked.read], ids.shape[1]),
+                past_key_values=asked.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         asked.read += ids.shape[1]
         asked.logits = found.logits[:, -1]
 
@@ -175,14 +180,15 @@ class Batch:
         lengths = [answer.length for answer in self._answers]
         for layer in self._layers:
             layer.lengths, layer.longest = torch.tensor(lengths, device=device), max(lengths)
-        found = self._model(
-            input_ids=torch.tensor([[answer.token] for answer in self._answers], device=device),
-            position_ids=torch.tensor(lengths, device=device)[:, None],
-            attention_mask=self._mask(lengths, 1),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with self._adapters.rows([answer.asked.slot for answer in self._answers]):
+            found = self._model(
+                input_ids=torch.tensor([[answer.token] for answer in self._answers], device=device),
+                position_ids=torch.tensor(lengths, device=device)[:, None],
+                attention_mask=self._mask(lengths, 1),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         for answer in self._answers:
             answer.length += 1
         steps = self._chosen(self._answers, found.logits[:, -1])
@@ -209,7 +215,7 @@ class Batch:
 
     def _over(self, answer: _Answer) -> bool:
         most = min(answer.asked.sampling.max_new_tokens, self._context - len(answer.asked.ids))
-        return answer.token in self._stops or answer.written >= most
+        return answer.token in answer.asked.stops or answer.written >= most
 
     def _drop(self, rows: Sequence[int]) -> None:
         """Slots become free; what lies behind moves up, the last one first."""

@@ -6,18 +6,18 @@ what is served: unquantized base, adapter on top, the tokenizer and template tha
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mlflow_llamaduo import chat_template
+from mlflow_llamaduo.inference.adapters import Adapters
 from mlflow_llamaduo.inference.decode import decode
-from mlflow_llamaduo.inference.engine import WEIGHTS, Chat, Generated, Sampling, stop_tokens
+from mlflow_llamaduo.inference.engine import Chat, Generated, Sampling, stop_tokens
 
 
 class TransformersEngine:
@@ -43,19 +43,21 @@ class TransformersEngine:
         self._base.to("cuda" if cuda else "cpu").eval()
         self._base_path = base_path
         self._template: Literal["own", "chatml"] = template
-        self._peft: PeftModel | None = None
+        self._adapters = Adapters(self._base, slots=1)
+        self._slot: int | None = None
         self.use(adapter_path)
 
     def use(self, adapter_path: str | None) -> None:
-        """Answer with this adapter from now on, or with the bare base."""
-        if adapter_path is not None and not (Path(adapter_path) / WEIGHTS).is_file():
-            raise FileNotFoundError(f"no {WEIGHTS} in {adapter_path}")
-        if self._peft is not None:
-            self._base = self._peft.unload()
-            self._peft = None
+        """Answer with this adapter from now on, or with the bare base.
+
+        Raises:
+            FileNotFoundError: there is no adapter in the folder.
+            DataError: it is more than plain LoRA, or is not of this base.
+        """
         if adapter_path is not None:
-            self._peft = PeftModel.from_pretrained(self._base, adapter_path, low_cpu_mem_usage=True).eval()
-        self._model = self._peft or self._base
+            self._adapters.load(0, Path(adapter_path))
+        self._slot = None if adapter_path is None else 0
+        self._adapters.use([self._slot])
         self._tokenizer = AutoTokenizer.from_pretrained(adapter_path or self._base_path)
         if adapter_path is None:
             chat_template.with_template(self._tokenizer, self._template)
@@ -63,8 +65,22 @@ class TransformersEngine:
 
     @property
     def model(self) -> Any:
-        """The loaded model, PEFT's where an adapter is in use: parity looks at what is loaded."""
-        return self._model
+        """The loaded model, with the adapter where one is in use: parity looks at what is loaded."""
+        return self._base
+
+    @property
+    def adapters(self) -> Adapters:
+        """What is on the base: the adapter in use is in slot 0."""
+        return self._adapters
+
+    @property
+    def lora(self) -> str:
+        """Rank, alpha, factor and place of the adapter in use."""
+        return "no adapter" if self._slot is None else self._adapters.told(self._slot)
+
+    def bare(self) -> AbstractContextManager[None]:
+        """Within the block the base answers without its adapter."""
+        return self._adapters.rows([None])
 
     @property
     def tokenizer(self) -> Any:
@@ -76,37 +92,9 @@ class TransformersEngine:
         """The most tokens that prompt and answer may have together."""
         return int(self._base.config.max_position_embeddings)
 
-    def count(self, chat: Chat) -> int:
-        """Tokens of a conversation as the model reads it."""
-        return len(self.prompt_ids([chat])[0])
-
-    @property
-    def dtype(self) -> str:
-        """The number format that the base computes in: `float32`, `bfloat16`."""
-        return str(self._base.dtype).removeprefix("torch.")
-
-    @property
-    def adapter_active(self) -> bool:
-        """True if an adapter is in use that changes anything: not all of its update is zero."""
-        if self._peft is None:
-            return False
-        return any(bool(weight.any()) for name, weight in self._peft.named_parameters() if "lora_B" in name)
-
     def prompt_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
         """The token ids of each prompt as the model reads them, the opening of the answer included."""
         return [chat_template.prompt_ids(self._tokenizer, chat) for chat in chats]
-
-    def first_token_logprobs(self, chats: Sequence[Chat]) -> np.ndarray:
-        """Natural logarithms of the probabilities of each answer's first token at temperature 1: [chats, vocabulary].
-
-        Each prompt is read alone, without padding; the numbers are float32 whatever the base computes in.
-        """
-        rows = []
-        with torch.inference_mode():
-            for ids in self.prompt_ids(chats):
-                logits = self._model(torch.tensor([ids], device=self._base.device), logits_to_keep=1).logits
-                rows.append(torch.log_softmax(logits[0, -1].float(), dim=-1).cpu().numpy())
-        return np.stack(rows)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: int = 1) -> list[list[Generated]]:
         """`samples` answers to each conversation, all in one batch: take conversations of like length.
@@ -141,7 +129,7 @@ class TransformersEngine:
     def _decode(self, prompts: list[list[int]], sampling: Sampling, samples: int) -> Iterator[dict[int, int]]:
         if not prompts:
             return iter(())
-        return decode(self._model, prompts, sampling, samples, self._stops, self.context_tokens)
+        return decode(self._base, prompts, sampling, samples, self._stops, self.context_tokens)
 
     def _generated(self, prompt: list[int], ids: list[int]) -> Generated:
         finish = "stop" if ids and ids[-1] in self._stops else "length"

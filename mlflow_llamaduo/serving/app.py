@@ -18,7 +18,17 @@ from ray.serve.handle import DeploymentHandle
 from mlflow_llamaduo.config import Serving
 from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.quiet import hush
-from mlflow_llamaduo.serving.protocol import ChatRequest, Chunks, Delta, Refusal, Usage, completion, read
+from mlflow_llamaduo.serving.keys import Gatekeeper, Key
+from mlflow_llamaduo.serving.protocol import (
+    MAX_BODY_BYTES,
+    ChatRequest,
+    Chunks,
+    Delta,
+    Refusal,
+    Usage,
+    completion,
+    read,
+)
 from mlflow_llamaduo.serving.spoken import Spoken
 
 if TYPE_CHECKING:
@@ -47,7 +57,7 @@ class Replica:
         self._max_new_tokens = max_new_tokens
         self._package, self._engine = unpack(fetch(name, number))
         engine = self._engine
-        self._writer = Writer(Batch(engine.model, engine.stops, engine.context_tokens, slots))
+        self._writer = Writer(Batch(engine.model, engine.adapters, engine.context_tokens, slots))
 
     async def ready(self) -> bool:
         """Answers once the model is loaded."""
@@ -82,7 +92,9 @@ class Replica:
             yield refusal
             return
         likeliest = request.top_logprobs or 0
-        conversation = self._writer.ask(ids, sampling, samples=request.n, likeliest=likeliest)
+        conversation = self._writer.ask(
+            ids, sampling, stops=self._engine.stops, slot=0, samples=request.n, likeliest=likeliest
+        )
         answers = [Spoken(self._engine.text, request.stops) for _ in range(request.n)]
         written = 0
         async with aclosing(conversation.steps()) as steps:
@@ -141,10 +153,11 @@ class Replica:
 class Ingress:
     """HTTP in front of the replicas."""
 
-    def __init__(self, task: str, number: int, replica: DeploymentHandle) -> None:
+    def __init__(self, task: str, number: int, replica: DeploymentHandle, keys: tuple[Key, ...]) -> None:
         self._task = task
         self._number = number
         self._replica = replica
+        self._gate = Gatekeeper(keys)
 
     @web.get("/healthz")
     async def healthz(self) -> Response:
@@ -157,56 +170,85 @@ class Ingress:
         return JSONResponse(body)
 
     @web.get("/v1/models")
-    async def models(self) -> dict[str, Any]:
+    async def models(self, http: Request) -> Response:
         """The one model that is served."""
-        return {"object": "list", "data": [{"id": self._task, "object": "model", "owned_by": "llamaduo"}]}
+        key = self._gate.who(http.headers.get("authorization"))
+        if isinstance(key, Refusal):
+            return _refused(key)
+        return JSONResponse(
+            {"object": "list", "data": [{"id": self._task, "object": "model", "owned_by": "llamaduo"}]}
+        )
 
     @web.post("/v1/chat/completions")
     async def chat(self, http: Request) -> Response:
         """Answer a conversation, whole or as server-sent events."""
-        request = read(await http.body(), model=self._task)
+        key = self._gate.who(http.headers.get("authorization"))  # before the body is read
+        if isinstance(key, Refusal):
+            return _refused(key)
+        body = await _body(http)
+        request = body if isinstance(body, Refusal) else read(body, model=self._task)
         if isinstance(request, Refusal):
-            return JSONResponse(request.body(), status_code=request.status)
-        return await (self._streamed(request) if request.stream else self._whole(request))
+            return _refused(request)
+        if refusal := self._gate.admit(key, self._task):
+            return _refused(refusal)
+        return await (self._streamed(request, key) if request.stream else self._whole(request, key))
 
-    async def _whole(self, request: ChatRequest) -> Response:
+    async def _whole(self, request: ChatRequest, key: Key | None) -> Response:
         answer = await self._replica.answer.remote(request)
         if isinstance(answer, Refusal):
-            return JSONResponse(answer.body(), status_code=answer.status)
+            return _refused(answer)
         deltas, usage = answer
+        self._gate.spent(key, usage.total)
         body = completion(self._task, deltas, usage, logprobs=request.logprobs)
         return JSONResponse(body, headers={"x-llamaduo-version": str(self._number)})
 
-    async def _streamed(self, request: ChatRequest) -> Response:
+    async def _streamed(self, request: ChatRequest, key: Key | None) -> Response:
         pieces = self._replica.options(stream=True).stream.remote(request)
         first = await anext(pieces)  # what is refused is refused before the 200
         if isinstance(first, Refusal):
-            return JSONResponse(first.body(), status_code=first.status)
+            return _refused(first)
         options = request.stream_options
         chunks = Chunks(self._task, logprobs=request.logprobs, usage=bool(options and options.include_usage))
         return StreamingResponse(
-            self._events(chunks, first, pieces),
+            self._events(chunks, first, pieces, key),
             media_type="text/event-stream",
             headers={"x-llamaduo-version": str(self._number), "cache-control": "no-cache"},
         )
 
-    async def _events(self, chunks: Chunks, first: Delta | Usage, pieces: Any) -> AsyncIterator[str]:
-        piece, ended = first, False
+    async def _events(self, chunks: Chunks, first: Delta | Usage, pieces: Any, key: Key | None) -> AsyncIterator[str]:
+        piece, ended, tokens = first, False, 0
         try:
             while not ended:
                 ended = isinstance(piece, Usage)
+                tokens = piece.total if isinstance(piece, Usage) else tokens + 1
                 yield chunks.end(piece) if isinstance(piece, Usage) else chunks.event(piece)
                 if not ended:
                     piece = await anext(pieces)
         except RayError as error:  # the 200 is out: the stream must say it, and end
             yield chunks.failed(Refusal(500, f"the replica failed: {type(error).__name__}; ask again"))
         finally:
-            if not ended:  # a client that has gone stops the generation
+            self._gate.spent(key, tokens)  # of a client that has gone as many as it has got
+            if not ended:  # and it stops the generation
                 pieces.cancel()
 
 
-def application(*, task: str, name: str, number: int, serving: Serving) -> Application:
-    """The application for one version of a task's registered model."""
+def _refused(refusal: Refusal) -> Response:
+    return JSONResponse(refusal.body(), status_code=refusal.status, headers=refusal.headers)
+
+
+async def _body(http: Request) -> bytes | Refusal:
+    """The body, as far as it is not too long: no more is kept."""
+    parts, size = [], 0
+    async for part in http.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            return Refusal(413, f"the body has more than {MAX_BODY_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def application(*, task: str, name: str, number: int, serving: Serving, keys: tuple[Key, ...] = ()) -> Application:
+    """The application for one version of a task's registered model; without keys everybody may ask."""
     gpus, kind = serving.gpus, serving.accelerator_type
     resources = {
         "num_cpus": 0 if gpus else 1,
@@ -216,4 +258,5 @@ def application(*, task: str, name: str, number: int, serving: Serving) -> Appli
     most = serving.batch_size * WAITING
     replica = serve.deployment(Replica, max_ongoing_requests=most, ray_actor_options=resources)
     ingress = serve.deployment(Ingress, max_ongoing_requests=256)
-    return ingress.bind(task, number, replica.bind(name, number, serving.max_new_tokens, serving.batch_size))
+    writer = replica.bind(name, number, serving.max_new_tokens, serving.batch_size)
+    return ingress.bind(task, number, writer, keys)

@@ -89,12 +89,22 @@ NAMES = {name for kind in (ChatRequest, ChatMessage, TextPart, StreamOptions) fo
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that is answered with an error: status, message, the parameter at fault, OpenAI's code."""
+    """A request that is answered with an error: status, message, the parameter at fault, OpenAI's code.
+
+    `retry_after_s` says when to ask again, in whole seconds.
+    """
 
     status: int
     message: str
     param: str | None = None
     code: str | None = None
+    retry_after_s: int | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` where it is known, and what a 401 must say of how to do better."""
+        found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        return {**found, "www-authenticate": "Bearer"} if self.status == 401 else found
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object."""
@@ -137,9 +147,14 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
 
+    @property
+    def total(self) -> int:
+        """Tokens that were read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
     def body(self) -> dict[str, int]:
         """OpenAI's usage object."""
-        return {**asdict(self), "total_tokens": self.prompt_tokens + self.completion_tokens}
+        return {**asdict(self), "total_tokens": self.total}
 
 
 def completion(model: str, deltas: Sequence[Delta], usage: Usage, *, logprobs: bool = False) -> dict[str, Any]:

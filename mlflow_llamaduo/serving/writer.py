@@ -32,9 +32,18 @@ class Writer:
         """What ended the thread, if anything did: the replica is to be started again."""
         return self._broken
 
-    def ask(self, ids: list[int], sampling: Sampling, *, samples: int = 1, likeliest: int = 0) -> "Conversation":
+    def ask(
+        self,
+        ids: list[int],
+        sampling: Sampling,
+        *,
+        stops: frozenset[int],
+        slot: int | None,
+        samples: int = 1,
+        likeliest: int = 0,
+    ) -> "Conversation":
         """Ask for answers to a prompt; they are written from when they are listened to."""
-        return Conversation(self, Asked(next(self._keys), ids, sampling, samples, likeliest))
+        return Conversation(self, Asked(next(self._keys), ids, sampling, stops, slot, samples, likeliest))
 
     def join(self, asked: Asked, listener: Callable[[Heard], object]) -> None:
         """Write a request, and tell `listener`, in this thread, of each step."""

@@ -30,7 +30,16 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def endpoint(workspace: Workspace, passed: "subprocess.CompletedProcess[str]") -> Iterator[str]:
+def secrets(workspace: Workspace, passed: "subprocess.CompletedProcess[str]") -> dict[str, str]:
+    """API keys by name: one that may do all, one of three requests a minute, one for another task."""
+    limits = {"all": (), "few": ("--rpm", "3"), "coder": ("--task", "coding")}
+    return {
+        name: workspace.llamaduo("keys", "add", "--name", name, *more).stdout.strip() for name, more in limits.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def endpoint(workspace: Workspace, secrets: dict[str, str]) -> Iterator[str]:
     port = free_port()
     process = workspace.start("llamaduo", "serve", "--task", "closed_qa", "--port", str(port))
     url = f"http://127.0.0.1:{port}"
@@ -51,8 +60,8 @@ def endpoint(workspace: Workspace, passed: "subprocess.CompletedProcess[str]") -
 
 
 @pytest.fixture
-def client(endpoint: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{endpoint}/v1", api_key="none", max_retries=0) as client:
+def client(endpoint: str, secrets: dict[str, str]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{endpoint}/v1", api_key=secrets["all"], max_retries=0) as client:
         yield client
 
 
@@ -159,14 +168,44 @@ def test_a_client_that_leaves_stops_its_answer(client: openai.OpenAI, endpoint: 
     assert answer.choices[0].message.content
 
 
-def test_litellms_client_gets_the_same_answer(client: openai.OpenAI, endpoint: str) -> None:
+def test_without_a_key_nobody_is_answered(client: openai.OpenAI, endpoint: str) -> None:
+    stranger = client.with_options(api_key="ld-guessed")
+    with pytest.raises(openai.AuthenticationError, match="the API key is not known") as caught:
+        stranger.chat.completions.create(model="closed_qa", messages=QUESTION)
+    assert caught.value.code == "invalid_api_key"
+    with pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
+    assert urllib.request.urlopen(f"{endpoint}/healthz", timeout=20).status == 200
+
+
+def test_a_key_of_another_task_is_told_so(client: openai.OpenAI, secrets: dict[str, str]) -> None:
+    with pytest.raises(openai.PermissionDeniedError, match="may not ask 'closed_qa'"):
+        client.with_options(api_key=secrets["coder"]).chat.completions.create(model="closed_qa", messages=QUESTION)
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(client: openai.OpenAI, secrets: dict[str, str]) -> None:
+    few = client.with_options(api_key=secrets["few"])
+    with pytest.raises(openai.RateLimitError, match="more than 3 requests a minute") as caught:
+        for _ in range(6):
+            few.chat.completions.create(model="closed_qa", messages=QUESTION, max_tokens=1)
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 20
+
+
+def test_a_body_that_is_too_long_is_a_413(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(model="closed_qa", messages=[{"role": "user", "content": "x" * 1_000_001}])
+    assert caught.value.status_code == 413
+
+
+def test_litellms_client_gets_the_same_answer(client: openai.OpenAI, endpoint: str, secrets: dict[str, str]) -> None:
     import litellm
 
     asked: dict[str, Any] = {"messages": QUESTION, "temperature": 0, "max_tokens": 20}
     ours = client.chat.completions.create(model="closed_qa", **asked)
-    found = litellm.completion("openai/closed_qa", api_base=f"{endpoint}/v1", api_key="none", **asked)
+    own = {"api_base": f"{endpoint}/v1", "api_key": secrets["all"]}
+    found = litellm.completion("openai/closed_qa", **own, **asked)
     assert found.choices[0].message.content == ours.choices[0].message.content
-    pieces = litellm.completion("openai/closed_qa", api_base=f"{endpoint}/v1", api_key="none", stream=True, **asked)
+    pieces = litellm.completion("openai/closed_qa", **own, stream=True, **asked)
     assert "".join(p.choices[0].delta.content or "" for p in pieces) == ours.choices[0].message.content
 
 
@@ -185,8 +224,11 @@ def test_a_prompt_that_is_too_long_is_a_400_with_figures(client: openai.OpenAI) 
     [b"", b"{", b"[]", b'{"model": "closed_qa"}', b'{"model": "closed_qa", "messages": []}', b"\xff\xfe"],
     ids=["empty", "cut", "list", "no messages", "empty messages", "not UTF-8"],
 )
-def test_a_body_that_is_no_request_is_a_400_in_the_shape_of_openai(endpoint: str, body: bytes) -> None:
-    request = urllib.request.Request(f"{endpoint}/v1/chat/completions", data=body, method="POST")
+def test_a_body_that_is_no_request_is_a_400_in_the_shape_of_openai(
+    endpoint: str, secrets: dict[str, str], body: bytes
+) -> None:
+    headers = {"authorization": f"Bearer {secrets['all']}"}
+    request = urllib.request.Request(f"{endpoint}/v1/chat/completions", data=body, headers=headers, method="POST")
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=20)
     assert caught.value.code == 400

@@ -1,18 +1,23 @@
 """Continuous batching against transformers' own `generate`: whoever comes and goes, an answer is the same."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mlflow_llamaduo.inference.adapters import Adapters
 from mlflow_llamaduo.inference.continuous import PIECE, Asked, Batch
 from mlflow_llamaduo.inference.decode import decode
 from mlflow_llamaduo.inference.engine import Sampling
 from mlflow_llamaduo.inference.slots import ROOM
+from tests.integration import tiny
 
 VOCABULARY, CONTEXT, END = 97, 1024, 5
 SMALL = {
@@ -53,6 +58,17 @@ def theirs(model: Any, ids: list[int], length: int) -> list[int]:
     return tokens
 
 
+def ask(
+    key: int, ids: list[int], sampling: Sampling, samples: int = 1, *, ends: bool = True, likeliest: int = 0
+) -> Asked:
+    """A request to the bare base; with `ends` the end token ends an answer."""
+    return Asked(key, ids, sampling, frozenset({END} if ends else ()), None, samples, likeliest)
+
+
+def batch_of(model: Any, context: int, slots: int) -> Batch:
+    return Batch(model, Adapters(model, slots=1), context, slots)
+
+
 def written(batch: Batch, arrivals: dict[int, list[Asked]]) -> dict[tuple[int, int], list[int]]:
     """Tokens by request and sample; requests join before the step of their number."""
     found: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -74,8 +90,8 @@ def written(batch: Batch, arrivals: dict[int, list[Asked]]) -> dict[tuple[int, i
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_answers_are_those_of_generate_whoever_comes_and_goes(kind: str) -> None:
     model = made(kind)
-    batch = Batch(model, frozenset({END}), CONTEXT, slots=3)
-    asked = [Asked(n, ids, Sampling(30 - 4 * n)) for n, ids in enumerate(PROMPTS)]
+    batch = batch_of(model, CONTEXT, slots=3)
+    asked = [ask(n, ids, Sampling(30 - 4 * n)) for n, ids in enumerate(PROMPTS)]
     arrivals = {0: asked[:2], 2: asked[2:3], 9: asked[3:]}
     answers = written(batch, arrivals)
     assert [answers[n, 0] for n in range(5)] == [theirs(model, ids, 30 - 4 * n) for n, ids in enumerate(PROMPTS)]
@@ -83,19 +99,19 @@ def test_greedy_answers_are_those_of_generate_whoever_comes_and_goes(kind: str) 
 
 
 def test_long_prompts_are_read_in_pieces_while_others_write(model: Any) -> None:
-    batch = Batch(model, frozenset(), CONTEXT, slots=2)
+    batch = batch_of(model, CONTEXT, slots=2)
     long = [6 + n % 80 for n in range(2 * PIECE + 7)]
-    batch.join(Asked(0, [7, 8], Sampling(30)))
+    batch.join(ask(0, [7, 8], Sampling(30), ends=False))
     batch.step()
-    batch.join(Asked(1, long, Sampling(4)))
+    batch.join(ask(1, long, Sampling(4), ends=False))
     got = [{step.key for step in batch.step()} for _ in range(4)]
     assert got == [{0}, {0}, {0, 1}, {0, 1}]
 
 
 def test_answers_that_outgrow_their_room_stay_right(model: Any) -> None:
-    batch = Batch(model, frozenset(), CONTEXT, slots=2)
+    batch = batch_of(model, CONTEXT, slots=2)
     ids = [6 + n % 80 for n in range(ROOM - 3)]
-    answers = written(batch, {0: [Asked(0, ids, Sampling(12)), Asked(1, [9], Sampling(20))]})
+    answers = written(batch, {0: [ask(0, ids, Sampling(12), ends=False), ask(1, [9], Sampling(20), ends=False)]})
     assert [len(answers[n, 0]) for n in (0, 1)] == [12, 20]
     for n, prompt in enumerate((ids, [9])):
         (alone,) = [list(step.values()) for step in [_all(model, prompt, len(answers[n, 0]))]]
@@ -110,7 +126,7 @@ def _all(model: Any, ids: list[int], length: int) -> dict[int, int]:
 def test_samples_have_the_chance_that_they_have_offline(model: Any) -> None:
     """The seed is the prompt's and the sample's: the same answers as the gate's."""
     warm = Sampling(12, temperature=1.0, top_p=0.9, seed=7)
-    answers = written(Batch(model, frozenset({END}), CONTEXT, slots=4), {0: [Asked(0, PROMPTS[0], warm, samples=3)]})
+    answers = written(batch_of(model, CONTEXT, slots=4), {0: [ask(0, PROMPTS[0], warm, samples=3)]})
     rows: dict[int, list[int]] = defaultdict(list)
     for step in decode(model, [PROMPTS[0]], warm, 3, frozenset({END}), CONTEXT):
         for row, token in step.items():
@@ -121,16 +137,16 @@ def test_samples_have_the_chance_that_they_have_offline(model: Any) -> None:
 
 def test_more_samples_than_slots_take_turns(model: Any) -> None:
     warm = Sampling(6, temperature=1.0, seed=7)
-    few = written(Batch(model, frozenset(), CONTEXT, slots=2), {0: [Asked(0, [9, 10], warm, samples=5)]})
-    many = written(Batch(model, frozenset(), CONTEXT, slots=8), {0: [Asked(0, [9, 10], warm, samples=5)]})
+    few = written(batch_of(model, CONTEXT, slots=2), {0: [ask(0, [9, 10], warm, samples=5, ends=False)]})
+    many = written(batch_of(model, CONTEXT, slots=8), {0: [ask(0, [9, 10], warm, samples=5, ends=False)]})
     assert few == many
     assert len(few) == 5
 
 
 def test_who_leaves_makes_room_and_is_not_heard_of_again(model: Any) -> None:
-    batch = Batch(model, frozenset(), CONTEXT, slots=2)
+    batch = batch_of(model, CONTEXT, slots=2)
     for key in range(4):
-        batch.join(Asked(key, PROMPTS[key], Sampling(40)))
+        batch.join(ask(key, PROMPTS[key], Sampling(40), ends=False))
     for _ in range(3):
         batch.step()
     batch.leave(0)  # seated
@@ -143,8 +159,8 @@ def test_who_leaves_makes_room_and_is_not_heard_of_again(model: Any) -> None:
 
 
 def test_the_likeliest_tokens_come_with_their_logarithms(model: Any) -> None:
-    batch = Batch(model, frozenset(), CONTEXT, slots=1)
-    batch.join(Asked(0, PROMPTS[2], Sampling(1), likeliest=3))
+    batch = batch_of(model, CONTEXT, slots=1)
+    batch.join(ask(0, PROMPTS[2], Sampling(1), likeliest=3, ends=False))
     (step,) = batch.step()
     with torch.inference_mode():
         logits = model(torch.tensor([PROMPTS[2]])).logits[0, -1]
@@ -155,8 +171,8 @@ def test_the_likeliest_tokens_come_with_their_logarithms(model: Any) -> None:
 
 
 def test_an_answer_ends_where_the_context_does(model: Any) -> None:
-    batch = Batch(model, frozenset(), 10, slots=1)
-    assert len(written(batch, {0: [Asked(0, PROMPTS[2], Sampling(40))]})[0, 0]) == 3
+    batch = batch_of(model, 10, slots=1)
+    assert len(written(batch, {0: [ask(0, PROMPTS[2], Sampling(40), ends=False)]})[0, 0]) == 3
 
 
 @settings(max_examples=25, deadline=None)
@@ -175,9 +191,38 @@ def test_any_coming_and_going_gives_each_its_own_answer(
     alone: dict[tuple[int, int], list[int]] = {}
     for key, (at, prompt, length, samples) in enumerate(asked):
         ids, sampling = [10 + (key * 7 + n) % 80 for n in range(prompt)], Sampling(length, temperature=0.8, seed=key)
-        arrivals[at].append(Asked(key, ids, sampling, samples))
-        own = written(
-            Batch(model, frozenset({END}), CONTEXT, slots=samples), {0: [Asked(key, ids, sampling, samples)]}
-        )
+        arrivals[at].append(ask(key, ids, sampling, samples))
+        own = written(batch_of(model, CONTEXT, slots=samples), {0: [ask(key, ids, sampling, samples)]})
         alone |= own
-    assert written(Batch(model, frozenset({END}), CONTEXT, slots=slots), arrivals) == alone
+    assert written(batch_of(model, CONTEXT, slots=slots), arrivals) == alone
+
+
+def test_answers_of_several_adapters_are_those_of_each_alone(tmp_path: Path) -> None:
+    """On one base, in one batch, with the bare base among them."""
+    base = tiny.base(tmp_path / "base")
+    folders = []
+    for seed, rank in ((1, 4), (2, 2), (3, 8)):
+        torch.manual_seed(seed)
+        lora = LoraConfig(
+            r=rank, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+        )
+        get_peft_model(AutoModelForCausalLM.from_pretrained(str(base)), lora).save_pretrained(
+            str(tmp_path / str(seed))
+        )
+        folders.append(tmp_path / str(seed))
+
+    def answers(slots: Sequence[int | None], together: int) -> dict[tuple[int, int], list[int]]:
+        model = AutoModelForCausalLM.from_pretrained(str(base)).eval()
+        adapters = Adapters(model, slots=3)
+        for slot, folder in enumerate(folders):
+            adapters.load(slot, folder)
+        batch = Batch(model, adapters, 256, slots=together)
+        return written(
+            batch, {n: [Asked(n, [9, 10 + n, 11], Sampling(12), frozenset(), slot)] for n, slot in enumerate(slots)}
+        )
+
+    slots = [0, 2, None, 1, 0, 2]
+    mixed = answers(slots, 4)
+    assert mixed == answers(slots, 1)
+    same_prompt = {slot: answers([slot], 1)[0, 0] for slot in (0, 1, 2, None)}
+    assert len({tuple(answer) for answer in same_prompt.values()}) == 4
