@@ -96,7 +96,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         (folder / f"{name}.jsonl").write_text(to_jsonl(pair.row() for pair in pairs[part]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMADUO_PROJECTS", str(ROOT / "projects"))
-        project = load("closed_qa")
+        project = load("closed_qa", "local", {"baselines.few_shot": 0})  # `infer` asks without examples
     parts = Split(PairSet(pairs[TRAIN]), PairSet(pairs[DEV]), PairSet(pairs[TEST]))
     planned = {
         fit.stage: fit for fit in fits(project, parts, find_shape(project.base_model)) if fit.place.gpu is None
