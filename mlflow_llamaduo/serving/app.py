@@ -149,6 +149,22 @@ class Replica:
         )
 
 
+# Before the class: serve.ingress pickles the routes as they are here, with the names that are known by then.
+def _refused(refusal: Refusal) -> Response:
+    return JSONResponse(refusal.body(), status_code=refusal.status, headers=refusal.headers)
+
+
+async def _body(http: Request) -> bytes | Refusal:
+    """The body, as far as it is not too long: no more is kept."""
+    parts, size = [], 0
+    async for part in http.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            return Refusal(413, f"the body has more than {MAX_BODY_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
 @serve.ingress(web)
 class Ingress:
     """HTTP in front of the replicas."""
@@ -230,21 +246,6 @@ class Ingress:
             self._gate.spent(key, tokens)  # of a client that has gone as many as it has got
             if not ended:  # and it stops the generation
                 pieces.cancel()
-
-
-def _refused(refusal: Refusal) -> Response:
-    return JSONResponse(refusal.body(), status_code=refusal.status, headers=refusal.headers)
-
-
-async def _body(http: Request) -> bytes | Refusal:
-    """The body, as far as it is not too long: no more is kept."""
-    parts, size = [], 0
-    async for part in http.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            return Refusal(413, f"the body has more than {MAX_BODY_BYTES} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def application(*, task: str, name: str, number: int, serving: Serving, keys: tuple[Key, ...] = ()) -> Application:
