@@ -52,7 +52,7 @@ def evidence_of(
         "run_id": run_id,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    evidence: dict[str, Any] = _finite(found)
+    evidence: dict[str, Any] = finite(found)
     json.dumps(evidence, allow_nan=False)  # a value that is no JSON must fail here, not in somebody's audit
     return evidence
 
@@ -79,12 +79,12 @@ def summary(card: Scorecard, thresholds: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
-    """The loss of a training that diverged is no number, and JSON has no word for it."""
+def finite(value: Any) -> Any:
+    """JSON values with null for every number that is none: the loss of a training that diverged, an open bound."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 

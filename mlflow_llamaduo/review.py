@@ -7,7 +7,6 @@ Nothing is changed here, and nothing that is missing stops a review: it is a not
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 from typing import Any
 
 import mlflow
@@ -17,6 +16,7 @@ from mlflow_llamaduo.core.beside import Asked, Beside, asked, beside
 from mlflow_llamaduo.core.figures import Absent, Against, measured
 from mlflow_llamaduo.core.rules import SCORES, Figure
 from mlflow_llamaduo.errors import DataError
+from mlflow_llamaduo.evidence import finite
 from mlflow_llamaduo.versions import Bounds, Evidence, Seen, at_hand, versions
 
 COLUMNS = ("id", "instruction", "reference", "response")
@@ -53,8 +53,8 @@ class Review:
         shown = self.shown
         row["shown"] = shown and shown.number
         row["lineage"] = asdict(shown.evidence.lineage) if shown and shown.evidence else None
-        finite: dict[str, Any] = _finite(row)
-        return finite
+        values: dict[str, Any] = finite(row)
+        return values
 
 
 def review(name: str, number: int | None, count: int) -> Review:
@@ -175,12 +175,3 @@ def _brief(version: Seen) -> Seen:
 
 def _scores(version: Seen) -> Mapping[str, Bounds]:
     return version.evidence.scores if version.evidence else {}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no word for a number that is none."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
