@@ -31,14 +31,12 @@ class Slots(CacheLayerMixin):
         """One token of each of the first rows; all that these rows have."""
         rows = torch.arange(len(self.lengths), device=key_states.device)
         self.reserve(self.longest + 1)
-        assert self.keys is not None and self.values is not None  # noqa: S101 - seated rows came with theirs
         self.keys[rows, :, self.lengths] = key_states[:, :, 0]
         self.values[rows, :, self.lengths] = value_states[:, :, 0]
         return self.keys[: len(rows), :, : self.longest + 1], self.values[: len(rows), :, : self.longest + 1]
 
     def reserve(self, tokens: int) -> None:
         """Room for so many tokens in each slot: twice as much whenever it does not suffice."""
-        assert self.keys is not None and self.values is not None  # noqa: S101
         room = self.keys.shape[2]
         if tokens > room:
             more = max(tokens, 2 * room) - room
@@ -52,13 +50,11 @@ class Slots(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
         self.reserve(keys.shape[2])
-        assert self.keys is not None and self.values is not None  # noqa: S101
         self.keys[row, :, : keys.shape[2]] = keys[0]
         self.values[row, :, : keys.shape[2]] = values[0]
 
     def move(self, source: int, target: int, length: int) -> None:
         """One slot's content to another."""
-        assert self.keys is not None and self.values is not None  # noqa: S101
         self.keys[target, :, :length] = self.keys[source, :, :length]
         self.values[target, :, :length] = self.values[source, :, :length]
 
