@@ -1,4 +1,4 @@
-"""The champion of a task, out of the MLflow Model Registry."""
+"""What is served of a task, out of the MLflow Model Registry: its versions and aliases, and a version's files."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,49 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mlflow_llamaduo.core.catalogue import Model
 from mlflow_llamaduo.errors import DataError
 
+PAGE = 1000
+DECISION = "llamaduo.decision"
+"""A tag of every version that llamaduo has made: only these are served."""
 
-def champion_number(name: str) -> int:
-    """The version that is served.
+
+def look(task: str, name: str) -> Model:
+    """The versions of a registered model that llamaduo has made, and the aliases; two requests or a few.
 
     Raises:
-        DataError: no version has the alias champion.
+        MlflowException: MLflow is not to be reached, or has no such model.
     """
-    try:
-        return int(MlflowClient().get_model_version_by_alias(name, "champion").version)
-    except MlflowException as error:
-        raise DataError(
-            f"{name} has no champion in {mlflow.get_registry_uri()}: run `llamaduo run` until its gate passes, or "
-            "give a version the alias champion (mlflow ui, Models)"
-        ) from error
+    client = MlflowClient()
+    aliases = {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+    versions: dict[int, int] = {}
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", max_results=PAGE, page_token=token)
+        versions |= {int(v.version): int(v.creation_timestamp) for v in page if DECISION in v.tags}
+        token = page.token
+        if not token:
+            return Model(task, name, aliases, versions)
+
+
+def version_tag(name: str, number: int, tag: str) -> str | None:
+    """A tag of a version, or None.
+
+    Raises:
+        MlflowException: MLflow is not to be reached, or has no such version.
+    """
+    found: str | None = MlflowClient().get_model_version(name, str(number)).tags.get(tag)
+    return found
+
+
+def write_version_tag(name: str, number: int, tag: str, value: str) -> None:
+    """Set a tag of a version.
+
+    Raises:
+        MlflowException: MLflow is not to be reached, or has no such version.
+    """
+    MlflowClient().set_model_version_tag(name, str(number), tag, value)
 
 
 def fetch(name: str, number: int) -> Path:

@@ -33,7 +33,7 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """`package.json`: lengths in tokens."""
+    """`package.json`: lengths in tokens. `merged`: the adapter is in the base's own weights, as in an export."""
 
     task: str
     base_model: str
@@ -41,6 +41,7 @@ class Package:
     max_new_tokens: int
     temperature: float
     top_p: float
+    merged: bool = False
 
 
 def package(project: Project, adapter: Adapter) -> Package:
@@ -83,14 +84,28 @@ def unpack(folder: Path) -> "tuple[Package, TransformersEngine]":
     hush()
     from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
 
-    package = Package(**json.loads((folder / "package.json").read_text()))
+    package = read_package(folder)
+    return package, TransformersEngine(str(base_of(package)), str(folder / "adapter"))
+
+
+def read_package(folder: Path) -> Package:
+    """`package.json` of a version's files."""
+    return Package(**json.loads((folder / "package.json").read_text()))
+
+
+def base_of(package: Package) -> Path:
+    """The folder of the base that a version's adapter was trained on.
+
+    Raises:
+        BaseModelError: it is not to be had, or has other files.
+    """
     base = resolve(package.base_model)
     if base.digest != package.base_digest:
         raise BaseModelError(
             f"{base.path} is not the {package.base_model} that this adapter was trained on (digest {base.digest}, "
             f"not {package.base_digest}): remove that folder and load again, or put the original there"
         )
-    return package, TransformersEngine(str(base.path), str(folder / "adapter"))
+    return base.path
 
 
 class LocalModel:

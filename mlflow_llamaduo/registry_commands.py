@@ -18,7 +18,7 @@ from mlflow_llamaduo.options import edge, flag
 LONGEST_REASON = 2000
 """Characters of a reason: it is part of a tag, and databases differ in what a tag may hold."""
 LONGEST_NAME = 200
-AGAIN = "a running service keeps its version: start llamaduo serve again"
+FOLLOWS = "a running service answers with it within seconds"
 
 reason_option = click.option("--reason", required=True, help="Why, for whoever asks later.")
 by_option = click.option("--by", help="Who says so; MLFLOW_TRACKING_USERNAME or the login name if not given.")
@@ -98,7 +98,7 @@ def promote(project: Project, number: int | None, reason: str, by: str | None, o
         click.echo(f"{name} version {number} is champion already: nothing was changed")
         return
     kept = f", and version {before} is previous" if before else ""
-    click.echo(f"{name} version {number} is champion{kept}; {AGAIN}")
+    click.echo(f"{name} version {number} is champion{kept}; {FOLLOWS}")
 
 
 @click.command()
@@ -145,7 +145,7 @@ def rollback(project: Project, number: int | None, reason: str, by: str | None) 
     name = project.registered_model
     with at_hand():
         now, was = Promotions(name).rollback(Word(by, reason, "rolled back"), to=number, since=since)
-    click.echo(f"{name} version {now} is champion again, and version {was} is rolled back; {AGAIN}")
+    click.echo(f"{name} version {now} is champion again, and version {was} is rolled back; {FOLLOWS}")
 
 
 def _now() -> str:

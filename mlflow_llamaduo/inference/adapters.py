@@ -14,17 +14,18 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from mlflow_llamaduo.errors import DataError
-from mlflow_llamaduo.inference.engine import WEIGHTS
+from mlflow_llamaduo.inference.engine import ADAPTER_CONFIG, WEIGHTS
 
-CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -66,7 +67,15 @@ class Adapters:
             FileNotFoundError: there is no adapter in the folder.
             DataError: it is more than plain LoRA, or is not of this base.
         """
-        config, parts = _read(folder)
+        self.put(slot, read(folder))
+
+    def put(self, slot: int, adapter: "Adapter") -> None:
+        """The same with an adapter that has been read: reading may be another thread's work.
+
+        Raises:
+            DataError: it is not of this base.
+        """
+        folder, config, parts = adapter.folder, adapter.config, adapter.parts
         rank = int(config["r"])
         wanted = {name: self._linear(name, folder) for name in parts}
         for name, (a, b) in parts.items():
@@ -80,8 +89,8 @@ class Adapters:
             self._layers[name] = self._wrap(name)
         for name, layer in self._layers.items():
             layer.put(slot, self._gate.rank, parts.get(name))
-        scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        self._gate.scales[slot] = float(scale)
+        scale = adapter.scale
+        self._gate.scales[slot] = scale
         where = ", ".join(sorted({name.rpartition(".")[2] for name in parts}))
         self._told[slot] = (
             f"rank {rank}, alpha {config['lora_alpha']}, factor {scale:g} in {len(parts)} layers ({where})"
@@ -206,15 +215,38 @@ class _Layer(nn.Module):
         return out + (nn.functional.linear(x, self._a[used]) * gate.to(x.dtype)) @ self._b[used]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """An adapter's configuration, and both matrices by the name of the layer."""
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter that has been read: its configuration, and both matrices by the name of the layer."""
+
+    folder: Path
+    config: dict[str, Any]
+    parts: dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+    @property
+    def scale(self) -> float:
+        """The factor that is applied: alpha / rank, or alpha / sqrt(rank) where it says so."""
+        rank = int(self.config["r"])
+        return float(self.config["lora_alpha"] / (math.sqrt(rank) if self.config.get("use_rslora") else rank))
+
+
+def read(folder: Path) -> Adapter:
+    """Read what PEFT has saved.
+
+    Raises:
+        FileNotFoundError: there is no adapter in the folder.
+        DataError: it is more than plain LoRA, or the file is not whole.
+    """
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}")
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
     for name, allowed in PLAIN.items():
         if config.get(name, allowed[0]) not in allowed:
             raise DataError(f"{folder}: the adapter has {name} {config[name]!r}; only plain LoRA is served")
-    weights = load_file(folder / WEIGHTS)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise DataError(f"{folder / WEIGHTS} is not whole: {error}") from error
     names = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights}
     parts = {}
     for name in names:
@@ -226,4 +258,4 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[torch.Tensor, t
         raise DataError(
             f"{folder}: weights that are not plain LoRA's: {', '.join(sorted(weights)[:3]) or 'none at all'}"
         )
-    return config, parts
+    return Adapter(folder, config, parts)

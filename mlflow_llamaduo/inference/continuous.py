@@ -14,7 +14,7 @@ last one moves there. So joining and leaving copy one answer's, never the batch'
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 import numpy as np
@@ -22,36 +22,20 @@ import torch
 from transformers import Cache, DynamicCache
 
 from mlflow_llamaduo.inference.adapters import Adapters
-from mlflow_llamaduo.inference.decode import choose
-from mlflow_llamaduo.inference.engine import Sampling
+from mlflow_llamaduo.inference.decode import SHARED_AT_LEAST, choose
+from mlflow_llamaduo.inference.engine import Chosen, Sampling, Step
 from mlflow_llamaduo.inference.slots import Slots
 
 PIECE = 256
-"""Tokens of a prompt that are read between two steps: a long one does not hold the others up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A token, the natural logarithm of its probability at temperature 1, and of the likeliest ones if asked for."""
-
-    token: int
-    logprob: float
-    likeliest: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What an answer (`sample` of request `key`) got: a token, or its end without one."""
-
-    key: int
-    sample: int
-    chosen: Chosen
-    ended: bool
+"""Tokens of a prompt that are read between two steps: a long one does not hold the others up. As many are kept of the
+last prompt of each adapter, for prompts that begin alike."""
 
 
 @dataclass(slots=True)
 class Asked:
     """A request: `samples` answers to the prompt `ids`; `likeliest` counts the tokens to be told with each one.
+
+    None tells no logarithms at all, which costs least.
 
     `stops` are the tokens that end an answer; the one that did is its last. `slot` is the adapter's that answers, and
     None the bare base. Every answer has a stream of chance of its own, as in `decode`.
@@ -63,7 +47,7 @@ class Asked:
     stops: frozenset[int]
     slot: int | None = None
     samples: int = 1
-    likeliest: int = 0
+    likeliest: int | None = None
     read: int = 0
     seated: int = 0
     cache: Any = None
@@ -97,6 +81,7 @@ class Batch:
         self._slots = slots
         self._waiting: deque[Asked] = deque()
         self._answers: list[_Answer] = []
+        self._known: dict[int | None, tuple[list[int], list[tuple[torch.Tensor, torch.Tensor]]]] = {}
         config = model.config.get_text_config()
         self._windows = _windows(config)
         self._layers = [Slots(slots) for _ in range(config.num_hidden_layers)]
@@ -119,6 +104,10 @@ class Batch:
     def join(self, asked: Asked) -> None:
         """Another request, behind those that wait; its prompt is shorter than the context."""
         self._waiting.append(asked)
+
+    def forget(self, slot: int) -> None:
+        """What was read with an adapter is not known any more: another one is in its slot."""
+        self._known.pop(slot, None)
 
     @torch.inference_mode()
     def leave(self, key: int, sample: int | None = None) -> None:
@@ -161,7 +150,7 @@ class Batch:
 
     def _read(self, asked: Asked) -> None:
         if asked.cache is None:
-            asked.cache = DynamicCache()
+            asked.cache, asked.read = self._begun(asked)
         ids = torch.tensor([asked.ids[asked.read : asked.read + PIECE]], device=self._model.device)
         with self._adapters.rows([asked.slot]):
             found = self._model(
@@ -174,6 +163,23 @@ class Batch:
             )
         asked.read += ids.shape[1]
         asked.logits = found.logits[:, -1]
+        if asked.read == len(asked.ids):
+            layers = [
+                (layer.keys[:, :, :PIECE].clone(), layer.values[:, :, :PIECE].clone()) for layer in asked.cache.layers
+            ]
+            self._known[asked.slot] = (asked.ids[:PIECE], layers)
+
+    def _begun(self, asked: Asked) -> tuple[DynamicCache, int]:
+        """What the prompt has in common with the last one of its adapter was read then: a system prompt, examples."""
+        cache = DynamicCache()
+        ids, layers = self._known.get(asked.slot, ([], []))
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(ids, asked.ids[:-1], strict=False))
+        shared = sum(1 for _ in alike)
+        if shared < SHARED_AT_LEAST:
+            return cache, 0
+        for number, (keys, values) in enumerate(layers):
+            cache.update(keys[:, :, :shared], values[:, :, :shared], number)
+        return cache, shared
 
     def _write(self) -> list[Step]:
         device = self._model.device
@@ -197,21 +203,21 @@ class Batch:
 
     def _chosen(self, answers: Sequence[_Answer], logits: torch.Tensor) -> list[Step]:
         """The next token of each; `logits` [answers, vocabulary]."""
-        likely = torch.log_softmax(logits.float(), dim=-1)
+        told = [i for i, answer in enumerate(answers) if answer.asked.likeliest is not None]
+        likely = dict(zip(told, torch.log_softmax(logits[told].float(), dim=-1), strict=True)) if told else {}
         tokens: dict[int, int] = {}
         alike = sorted(range(len(answers)), key=lambda i: _way(answers[i]))
         for _, rows in groupby(alike, key=lambda i: _way(answers[i])):
             own = list(rows)
             chances = torch.tensor([float(answers[i].chance.random()) for i in own], device=logits.device)
             tokens |= zip(own, choose(logits[own], chances, answers[own[0]].asked.sampling).tolist(), strict=True)
-        return [self._step(answer, tokens[i], likely[i]) for i, answer in enumerate(answers)]
+        return [self._step(answer, tokens[i], likely.get(i)) for i, answer in enumerate(answers)]
 
-    def _step(self, answer: _Answer, token: int, likely: torch.Tensor) -> Step:
+    def _step(self, answer: _Answer, token: int, likely: torch.Tensor | None) -> Step:
         answer.token = token
         answer.written += 1
-        top = likely.topk(answer.asked.likeliest) if answer.asked.likeliest else None
-        others = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else ()
-        return Step(answer.asked.key, answer.sample, Chosen(token, float(likely[token]), others), self._over(answer))
+        chosen = Chosen(token) if likely is None else _told(token, likely, answer.asked.likeliest or 0)
+        return Step(answer.asked.key, answer.sample, chosen, self._over(answer))
 
     def _over(self, answer: _Answer) -> bool:
         most = min(answer.asked.sampling.max_new_tokens, self._context - len(answer.asked.ids))
@@ -243,6 +249,12 @@ def chance(asked: Asked, sample: int) -> np.random.Generator:
     """The chance of one answer: the same for the same seed, prompt and sample, whoever else is in the batch."""
     seed = asked.sampling.seed
     return np.random.default_rng(None if seed is None else [seed % 2**32, sample, *asked.ids])
+
+
+def _told(token: int, likely: torch.Tensor, count: int) -> Chosen:
+    """A token with logarithms: its own, and those of the likeliest."""
+    top = likely.topk(count)
+    return Chosen(token, float(likely[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
 
 
 def _way(answer: _Answer) -> tuple[float, float]:

@@ -7,6 +7,7 @@ Both read the same token ids (`chat_template.prompt_ids`), stop at the same toke
 Nothing heavy is imported here, so that callers may name the types.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ Chat = Sequence[dict[str, str]]
 """A conversation: messages with `role` and `content`, the last one the user's."""
 
 WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,25 @@ class Generated:
     finish_reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A token; if asked for, the natural logarithm of its probability at temperature 1, and of the likeliest ones."""
+
+    token: int
+    logprob: float | None = None
+    likeliest: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an answer (`sample` of request `key`) got: a token, or its end without one."""
+
+    key: int
+    sample: int
+    chosen: Chosen
+    ended: bool
+
+
 class Engine(Protocol):
     """A base model with at most one adapter."""
 
@@ -56,6 +77,11 @@ class Engine(Protocol):
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: int = 1) -> list[list[Generated]]:
         """`samples` answers to each conversation, in the order of the conversations."""
+
+
+def adapter_rank(config: str | bytes) -> int:
+    """The rank of an adapter, by its adapter_config.json."""
+    return int(json.loads(config)["r"])
 
 
 def stop_tokens(tokenizer: Any, generation: Any) -> frozenset[int]:

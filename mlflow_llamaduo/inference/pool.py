@@ -166,9 +166,9 @@ class EnginePool:
 
     def _make_room(self, files: dict[str, bytes]) -> None:
         if self._settings.engine == "vllm":
-            from mlflow_llamaduo.inference.vllm_engine import adapter_rank
+            from mlflow_llamaduo.inference.engine import ADAPTER_CONFIG, adapter_rank
 
-            if (rank := adapter_rank(files)) > self._lora_rank:
+            if (rank := adapter_rank(files[ADAPTER_CONFIG])) > self._lora_rank:
                 self.release()
                 self._lora_rank = rank
 

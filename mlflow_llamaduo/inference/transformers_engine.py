@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from mlflow_llamaduo import chat_template
 from mlflow_llamaduo.inference.adapters import Adapters
 from mlflow_llamaduo.inference.decode import decode
-from mlflow_llamaduo.inference.engine import Chat, Generated, Sampling, stop_tokens
+from mlflow_llamaduo.inference.engine import Chat, Generated, Sampling
+from mlflow_llamaduo.inference.voice import Voice
 
 
 class TransformersEngine:
@@ -32,15 +32,7 @@ class TransformersEngine:
     def __init__(
         self, base_path: str, adapter_path: str | None = None, *, template: Literal["own", "chatml"] = "own"
     ) -> None:
-        warnings.simplefilter("ignore")
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        cuda = torch.cuda.is_available()
-        bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        self._base = AutoModelForCausalLM.from_pretrained(
-            base_path, dtype=torch.bfloat16 if bf16 else torch.float32, use_safetensors=True
-        )
-        self._base.to("cuda" if cuda else "cpu").eval()
+        self._base = load_base(base_path)
         self._base_path = base_path
         self._template: Literal["own", "chatml"] = template
         self._adapters = Adapters(self._base, slots=1)
@@ -58,10 +50,8 @@ class TransformersEngine:
             self._adapters.load(0, Path(adapter_path))
         self._slot = None if adapter_path is None else 0
         self._adapters.use([self._slot])
-        self._tokenizer = AutoTokenizer.from_pretrained(adapter_path or self._base_path)
-        if adapter_path is None:
-            chat_template.with_template(self._tokenizer, self._template)
-        self._stops = stop_tokens(self._tokenizer, self._base.generation_config)
+        bare = None if adapter_path else self._template
+        self._voice = Voice(adapter_path or self._base_path, self._base.generation_config, bare)
 
     @property
     def model(self) -> Any:
@@ -85,16 +75,16 @@ class TransformersEngine:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer that prompts are read with."""
-        return self._tokenizer
+        return self._voice.tokenizer
 
     @property
     def context_tokens(self) -> int:
         """The most tokens that prompt and answer may have together."""
-        return int(self._base.config.max_position_embeddings)
+        return context_of(self._base)
 
     def prompt_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
         """The token ids of each prompt as the model reads them, the opening of the answer included."""
-        return [chat_template.prompt_ids(self._tokenizer, chat) for chat in chats]
+        return [self._voice.prompt_ids(chat) for chat in chats]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: int = 1) -> list[list[Generated]]:
         """`samples` answers to each conversation, all in one batch: take conversations of like length.
@@ -113,27 +103,32 @@ class TransformersEngine:
             for ids in prompts
         ]
 
-    @property
-    def stops(self) -> frozenset[int]:
-        """The tokens that end an answer."""
-        return self._stops
-
-    def text(self, ids: Sequence[int]) -> str:
-        """What token ids say, special tokens left out."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def token_text(self, token: int) -> str:
-        """One token, a special one too."""
-        return str(self._tokenizer.decode([token], skip_special_tokens=False))
-
     def _decode(self, prompts: list[list[int]], sampling: Sampling, samples: int) -> Iterator[dict[int, int]]:
         if not prompts:
             return iter(())
-        return decode(self._base, prompts, sampling, samples, self._stops, self.context_tokens)
+        return decode(self._base, prompts, sampling, samples, self._voice.stops, self.context_tokens)
 
     def _generated(self, prompt: list[int], ids: list[int]) -> Generated:
-        finish = "stop" if ids and ids[-1] in self._stops else "length"
-        return Generated(self.text(ids).strip(), len(prompt), len(ids), finish)
+        finish = "stop" if ids and ids[-1] in self._voice.stops else "length"
+        return Generated(self._voice.text(ids).strip(), len(prompt), len(ids), finish)
+
+
+def load_base(path: str) -> Any:
+    """A base model, ready to answer: in bfloat16 on a GPU that computes in it, else in float32."""
+    warnings.simplefilter("ignore")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    cuda = torch.cuda.is_available()
+    bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    base = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.bfloat16 if bf16 else torch.float32, use_safetensors=True
+    )
+    return base.to("cuda" if cuda else "cpu").eval()
+
+
+def context_of(base: Any) -> int:
+    """The most tokens that prompt and answer may have together."""
+    return int(base.config.max_position_embeddings)
 
 
 def threads(count: int) -> None:

@@ -4,9 +4,8 @@ It reads our token ids and gives tokens back, which we decode: templates, ends a
 engine. vLLM is the extra `[vllm]`; what to install is told in docs/how-to/inference.md.
 """
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -54,15 +53,12 @@ class VllmEngine:
     ) -> None:
         if problem := missing():
             raise ConfigError(problem)
-        _environment(gpus)
-        from transformers import GenerationConfig
+        environment(gpus)
         from vllm import LLM
 
         self._base_path = base_path
         self._template: Literal["own", "chatml"] = template
-        self._generation = None
-        if (Path(base_path) / "generation_config.json").is_file():
-            self._generation = GenerationConfig.from_pretrained(base_path)
+        self._generation = generation_of(base_path)
         self._adapters = 0
         self._llm = LLM(**settings(base_path, lora_rank=lora_rank, rows=rows, gpus=gpus))
         self.use(adapter_path)
@@ -112,7 +108,10 @@ class VllmEngine:
         made = iter(
             self._llm.generate(
                 [{"prompt_token_ids": ids} for ids in asked],
-                [self._parameters(ids, sampling, samples) for ids in asked],
+                [
+                    parameters(ids, sampling, stops=self.stops, context=self.context_tokens, n=samples)
+                    for ids in asked
+                ],
                 use_tqdm=False,
                 lora_request=self._lora,
             )
@@ -124,30 +123,54 @@ class VllmEngine:
             for ids in prompts
         ]
 
-    def _parameters(self, ids: list[int], sampling: Sampling, samples: int) -> Any:
-        """A prompt has its own seed, so that its answers do not change with its neighbours."""
-        from vllm import SamplingParams
-
-        seed = None if sampling.seed is None else int(digest(sampling.seed, ids)[:7], 16)
-        return SamplingParams(
-            n=samples,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=seed,
-            max_tokens=min(sampling.max_new_tokens, self.context_tokens - len(ids)),
-            stop_token_ids=self.stops,
-            ignore_eos=True,  # the ends are those above, the same as in the other engine
-            detokenize=False,
-        )
-
     def _generated(self, prompt: list[int], ids: Sequence[int]) -> Generated:
         finish = "stop" if ids and ids[-1] in self._stops else "length"
         text = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return Generated(str(text).strip(), len(prompt), len(ids), finish)
 
 
-def settings(base_path: str, *, lora_rank: int, rows: int, gpus: int) -> dict[str, Any]:
-    """How vLLM is started; the benchmark starts it alike when it calls it directly."""
+def generation_of(base_path: str) -> Any:
+    """The base's own generation settings, or None."""
+    from transformers import GenerationConfig
+
+    named = (Path(base_path) / "generation_config.json").is_file()
+    return GenerationConfig.from_pretrained(base_path) if named else None
+
+
+def skeleton(base_path: str) -> Any:
+    """The base without its weights, on torch's `meta` device: names and shapes of its layers, and no memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_path))
+
+
+def parameters(
+    ids: list[int], sampling: Sampling, *, stops: Iterable[int], context: int, sample: int = 0, **more: Any
+) -> Any:
+    """VLLM's SamplingParams for a prompt.
+
+    A prompt has its own seed, so that its answers do not change with its neighbours. Asked for `n` answers, vLLM
+    counts on from it; whoever asks for them one by one says which `sample` it is, and gets the same.
+    """
+    from vllm import SamplingParams
+
+    seed = None if sampling.seed is None else int(digest(sampling.seed, ids)[:7], 16) + sample
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=seed,
+        max_tokens=min(sampling.max_new_tokens, context - len(ids)),
+        stop_token_ids=sorted(stops),
+        ignore_eos=True,  # the ends are those above, the same as in the other engine
+        detokenize=False,
+        **more,
+    )
+
+
+def settings(base_path: str, *, lora_rank: int, rows: int, gpus: int, loras: int = 1) -> dict[str, Any]:
+    """How vLLM is started, with room for `loras` adapters; the benchmark starts it alike on its own."""
     from vllm.config.lora import MaxLoRARanks
 
     ranks = sorted(rank for rank in MaxLoRARanks.__args__ if rank >= lora_rank)
@@ -163,6 +186,7 @@ def settings(base_path: str, *, lora_rank: int, rows: int, gpus: int) -> dict[st
         "max_num_seqs": rows,
         "enable_lora": True,
         "max_lora_rank": ranks[0],
+        "max_loras": loras,
         # On CPU a prompt that is read in pieces ends vLLM 0.32 where a seed is given: its generator has no offset.
         "enable_chunked_prefill": bool(gpus),
         "enable_prefix_caching": True,
@@ -172,18 +196,13 @@ def settings(base_path: str, *, lora_rank: int, rows: int, gpus: int) -> dict[st
     }
 
 
-def adapter_rank(files: dict[str, bytes]) -> int:
-    """The rank of an adapter, by its files."""
-    return int(json.loads(files["adapter_config.json"])["r"])
-
-
 def _bf16() -> bool:
     import torch
 
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def _environment(gpus: int) -> None:
+def environment(gpus: int) -> None:
     """Before vLLM is imported: quiet, no network, in this process, and on all cores where there is no GPU."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

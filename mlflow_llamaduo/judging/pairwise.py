@@ -105,7 +105,7 @@ def ask(
 ) -> tuple[dict[str, str], ...]:
     """The messages that ask which of two answers is better; `first` says whether the response stands first."""
     data = {"task": prompt.task, "instruction": response.instruction}
-    if opponent != "reference":
+    if opponent != "reference" and response.reference:
         data["reference"] = response.reference
     own, other = response.text[:MOST_CHARACTERS], other[:MOST_CHARACTERS]  # one without an end must not cost as much
     data["first"], data["second"] = (own, other) if first else (other, own)

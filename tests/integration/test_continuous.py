@@ -1,7 +1,8 @@
 """Continuous batching against transformers' own `generate`: whoever comes and goes, an answer is the same."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def theirs(model: Any, ids: list[int], length: int) -> list[int]:
 
 
 def ask(
-    key: int, ids: list[int], sampling: Sampling, samples: int = 1, *, ends: bool = True, likeliest: int = 0
+    key: int, ids: list[int], sampling: Sampling, samples: int = 1, *, ends: bool = True, likeliest: int | None = None
 ) -> Asked:
     """A request to the bare base; with `ends` the end token ends an answer."""
     return Asked(key, ids, sampling, frozenset({END} if ends else ()), None, samples, likeliest)
@@ -226,3 +227,38 @@ def test_answers_of_several_adapters_are_those_of_each_alone(tmp_path: Path) -> 
     assert mixed == answers(slots, 1)
     same_prompt = {slot: answers([slot], 1)[0, 0] for slot in (0, 1, 2, None)}
     assert len({tuple(answer) for answer in same_prompt.values()}) == 4
+
+
+@contextmanager
+def reading(model: Any) -> Iterator[list[int]]:
+    """How many tokens the model was given at each call."""
+    given: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda *args: given.append(args[2]["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        yield given
+    finally:
+        hook.remove()
+
+
+def test_what_prompts_begin_with_alike_is_read_once_and_changes_no_answer(model: Any) -> None:
+    alike = list(range(6, 46))
+    prompts = [[*alike, 7, 9], [*alike, 8], alike, alike[:20]]
+    batch = batch_of(model, CONTEXT, slots=1)
+    with reading(model) as given:
+        found = [written(batch, {0: [ask(n, ids, Sampling(1), ends=False)]})[n, 0] for n, ids in enumerate(prompts)]
+    assert given == [42, 1, 1, 1], "the last token of a prompt is always read"
+    assert found == [theirs(model, ids, 1) for ids in prompts]
+
+
+def test_what_was_read_with_one_adapter_is_no_others_and_forgotten_with_it(model: Any) -> None:
+    batch = batch_of(model, CONTEXT, slots=1)
+    ids = list(range(6, 46))
+    with reading(model) as given:
+        written(batch, {0: [Asked(0, ids, Sampling(1), frozenset(), 0)]})
+        written(batch, {0: [ask(1, ids, Sampling(1))]})
+        written(batch, {0: [Asked(2, ids, Sampling(1), frozenset(), 0)]})
+        batch.forget(0)
+        written(batch, {0: [Asked(3, ids, Sampling(1), frozenset(), 0)]})
+    assert given == [40, 40, 1, 40]

@@ -169,8 +169,7 @@ def test_the_words_are_in_order_and_a_promotion_over_the_gate_is_told_for_ever(
     assert "did not pass its gate (precision_mean 60.0 < 70): promote it with --override" in why
     said = done("promote", "--version", str(third), "--reason", "ship it", "--by", "eve", "--override")
     assert said == (
-        f"{NAME} version 3 is champion, and version 1 is previous; a running service keeps its version: "
-        "start llamaduo serve again\n"
+        f"{NAME} version 3 is champion, and version 1 is previous; a running service answers with it within seconds\n"
     )
     assert aliases() == {"challenger": 2, "champion": 3, "previous": 1}
     back = done("rollback", "--reason", "it lies")
