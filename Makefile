@@ -27,8 +27,9 @@ test: setup ## unit, contract and integration tests, and a small alignment of th
 test-unit: setup ## the tests that need nothing
 	$(BIN)/python -m pytest tests/unit
 
-test-vllm: $(VENV_VLLM)/.ready ## vLLM's engine, in an environment of vLLM's own, on CPU
-	LLAMADUO_REQUIRE=vllm $(VENV_VLLM)/bin/python -m pytest tests/contract/test_engines.py
+test-vllm: $(VENV_VLLM)/.ready ## vLLM's engines, in an environment of vLLM's own, on CPU
+	LLAMADUO_REQUIRE=vllm $(VENV_VLLM)/bin/python -m pytest tests/contract/test_engines.py \
+		tests/contract/test_writers.py
 
 # What vLLM pins is installed as it wants it, and then transformers and peft are made ours: the template's way with
 # hostile text is that of our version. The registry's builds of torchvision and its kin do not match the CPU's torch.

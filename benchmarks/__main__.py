@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import curate, finetune, gate, inference, service_llm, startup
+from benchmarks import curate, finetune, gate, inference, saturation, service_llm, serving, startup
 from benchmarks.row import COLUMNS, table_line
 
 BENCHMARKS: dict[str, ModuleType] = {
@@ -21,6 +21,8 @@ BENCHMARKS: dict[str, ModuleType] = {
     "gate": gate,
     "finetune": finetune,
     "inference": inference,
+    "serving": serving,
+    "saturation": saturation,
 }
 README = Path(__file__).parent / "README.md"
 HEAD = """# Benchmarks

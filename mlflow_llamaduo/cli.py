@@ -7,16 +7,23 @@ gate was not passed, 130 stopped by Ctrl-C. Heavy libraries are imported inside 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mlflow_llamaduo import __version__
-from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.config import Project, load
+from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.export_commands import export
 from mlflow_llamaduo.key_commands import keys
-from mlflow_llamaduo.options import flag, project_options, say, yes_option
+from mlflow_llamaduo.options import TYPED, flag, late_project_options, project_options, say, yes_option
 from mlflow_llamaduo.registry_commands import REGISTRY
 from mlflow_llamaduo.stage_commands import STAGES
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+TYPED_BY_HAND = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 @click.group(context_settings={"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 100})
@@ -31,6 +38,7 @@ def cli() -> None:
     llamaduo review --task closed_qa     the versions, and the challenger beside the champion
     llamaduo promote --task closed_qa --reason "reads well"     (and: reject, rollback)
     llamaduo serve --task closed_qa      the champion behind an OpenAI-compatible endpoint
+    llamaduo export --task closed_qa --to DIR      one folder for a machine without any network
 
     The other commands are the stages of the loop, each alone, JSONL in and out.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
@@ -140,16 +148,44 @@ def doctor(project: Project, presets: bool) -> None:
 
 
 @cli.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="On 127.0.0.1.")
-@project_options
-def serve(project: Project, port: int | None) -> None:
-    """The champion behind POST /v1/chat/completions on 127.0.0.1, until Ctrl-C."""
-    from mlflow_llamaduo.serving.run import serve as start
+@click.option("--port", type=click.IntRange(1, 65535), help="On serving.host, 127.0.0.1.")
+@click.option("--also", multiple=True, metavar="TASK", help="Another task on the same base; any number of them.")
+@click.option("--from", "folder", type=FOLDER, help="A folder of llamaduo export; nothing else is needed.")
+@late_project_options
+def serve(opened: Callable[[], Project], port: int | None, also: tuple[str, ...], folder: Path | None) -> None:
+    """The champion behind POST /v1/chat/completions on 127.0.0.1, until Ctrl-C.
 
-    start(project, port=port or project.serving.port, say=say)
+    \b
+    llamaduo serve --task closed_qa
+    llamaduo serve --task closed_qa --also coding --also summarization
+    llamaduo serve --from /media/stick/closed_qa          what llamaduo export has made; no network, no MLflow
+
+    It follows the registry: a new champion, or a rollback, answers within seconds. `model` of a request is a task
+    (its champion), closed_qa@challenger, or closed_qa@7.
+    """  # noqa: D301 - click reads the backspace as: keep these lines as they are
+    context = click.get_current_context()
+    typed = {key: value for key, value in context.meta[TYPED].items() if value is not None}
+    if folder is not None:
+        _alone(context)
+        from mlflow_llamaduo.serving.exported import serve_folder
+
+        serve_folder(folder, typed, port=port, say=say)
+        return
+    project = opened()
+    others = [load(task, project.profile, typed) for task in also if task != project.task]
+    from mlflow_llamaduo.serving.run import serve_projects
+
+    serve_projects([project, *others], port=port or project.serving.port, say=say)
 
 
-for command in (*STAGES, *REGISTRY, keys):
+def _alone(context: click.Context) -> None:
+    """--from is all that is said of what is served."""
+    given = [name for name in ("task", "profile", "also") if context.get_parameter_source(name) in TYPED_BY_HAND]
+    if given:
+        raise ConfigError(f"--{given[0]} does not go with --from: the folder says what is served, and how")
+
+
+for command in (*STAGES, *REGISTRY, export, keys):
     cli.add_command(command)
 
 

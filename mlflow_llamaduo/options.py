@@ -8,7 +8,7 @@ from typing import Any, ParamSpec
 
 import click
 
-from mlflow_llamaduo.config import load
+from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.errors import ConfigError, DataError, LlamaDuoError
 
 P = ParamSpec("P")
@@ -54,8 +54,22 @@ def edge(command: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
+TYPED = "mlflow_llamaduo.overrides"
+"""Where click keeps what was typed of the configuration, for a command that loads more than one project."""
+
+
 def project_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which project, and what of it to change; the command gets a `project`."""
+
+    @wraps(command)
+    def loaded(*, opened: Callable[[], Project], **given: Any) -> None:
+        command(project=opened(), **given)
+
+    return late_project_options(loaded)
+
+
+def late_project_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The same options; the command gets `opened`, which loads the project, since it may do without its files."""
 
     @wraps(command)
     def loaded(*, task: str, profile: str, service_llm: str | None, set_: tuple[str, ...], **given: Any) -> None:
@@ -64,7 +78,8 @@ def project_options(command: Callable[..., None]) -> Callable[..., None]:
             overrides["coverage.source"] = _from_here(overrides["coverage.source"])
         of_models = {name: given.pop(name) for name in MODEL}
         overrides |= _service_llm(service_llm, of_models) | _settings(set_)
-        command(project=load(task, profile, overrides), **given)
+        click.get_current_context().meta[TYPED] = overrides
+        command(opened=lambda: load(task, profile, overrides), **given)
 
     for option in reversed(
         [

@@ -1,5 +1,10 @@
-"""`serve run serve.app:app`: the champion of `$LLAMADUO_TASK` (closed_qa), as `llamaduo serve` builds it."""
+"""`serve run serve.app:app`: champions behind the OpenAI chat API; `args` in a configuration file says whose."""
 
-from mlflow_llamaduo.serving.run import from_environment
+from ray.serve import Application
 
-app = from_environment()
+from mlflow_llamaduo.serving.run import ServeArgs, from_args
+
+
+def app(args: ServeArgs) -> Application:
+    """Builds the application where Ray Serve deploys it."""
+    return from_args(args)

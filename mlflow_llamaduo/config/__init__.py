@@ -19,19 +19,21 @@ from mlflow_llamaduo.config.sections import (
     Section,
     ServiceLLMs,
     ServiceModel,
-    Serving,
     Stops,
     Synthesis,
     nearest,
 )
+from mlflow_llamaduo.config.serving import Canary, Fallback, Serving, Shadow
 from mlflow_llamaduo.config.tree import FLEET, Project
 
 __all__ = [
     "DEFAULT_GATE",
     "FLEET",
     "Baselines",
+    "Canary",
     "Costs",
     "Coverage",
+    "Fallback",
     "FineTune",
     "Gate",
     "Inference",
@@ -41,6 +43,7 @@ __all__ = [
     "ServiceLLMs",
     "ServiceModel",
     "Serving",
+    "Shadow",
     "Stops",
     "Synthesis",
     "load",

@@ -286,18 +286,6 @@ class Stops(Section):
     ask_above_usd: Usd = 10.0
 
 
-class Serving(Section):
-    """The Ray Serve endpoint; beyond this machine it wants keys."""
-
-    host: str = "127.0.0.1"
-    keys: str = ""
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    max_new_tokens: Positive = 512
-    batch_size: Positive = 16
-    gpus: Annotated[int, Field(ge=0)] = 1
-    accelerator_type: str = ""
-
-
 class Costs(Section):
     """The break-even question: dollars, and millions of tokens a day (defaults: paper, Table 2, light)."""
 

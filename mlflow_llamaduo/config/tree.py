@@ -13,10 +13,10 @@ from mlflow_llamaduo.config.sections import (
     Judging,
     Section,
     ServiceLLMs,
-    Serving,
     Stops,
     Synthesis,
 )
+from mlflow_llamaduo.config.serving import Serving
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rules import BASELINES, OPPONENTS, GateRule
 

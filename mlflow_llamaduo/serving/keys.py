@@ -10,6 +10,7 @@ Buckets are those of one ingress: with several of them a key has its limit in ea
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import math
 import os
@@ -30,6 +31,7 @@ VARIABLE = "LLAMADUO_API_KEYS"
 """Keys as JSON, as in a file, where there is none: hashes, so that the environment gives no key away either."""
 PREFIX = "ld-"
 BEARER = "bearer "
+KEYLESS = "this service has no API keys, so it answers its own machine only: llamaduo keys add makes one"
 
 
 class Key(BaseModel):
@@ -137,10 +139,15 @@ class Gatekeeper:
         self._requests = {key.name: self._bucket(key.requests_per_minute) for key in keys}
         self._tokens = {key.name: self._bucket(key.tokens_per_minute) for key in keys}
 
-    def who(self, authorization: str | None) -> Key | Refusal | None:
-        """Whose request this is by its header, `Bearer <key>`; None where there are no keys. Nothing is counted."""
+    def who(self, authorization: str | None, peer: str | None) -> Key | Refusal | None:
+        """Whose request this is by its header, `Bearer <key>`; nothing is counted.
+
+        Without keys it is None for who asks from this machine, and nobody else is let in, however it was started.
+        """
         if not self._keys:
-            return None
+            return (
+                None if peer is not None and _on_this_machine(peer) else Refusal(401, KEYLESS, code="invalid_api_key")
+            )
         if key := self._known(authorization):
             return key
         what = "the API key is not known" if authorization else "there is no API key"
@@ -186,6 +193,15 @@ class Gatekeeper:
 
     def _bucket(self, size: int) -> _Bucket | None:
         return _Bucket(size, size, self._clock()) if size else None
+
+
+def _on_this_machine(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
 
 
 def _wait(what: str, size: float, seconds: float) -> Refusal:

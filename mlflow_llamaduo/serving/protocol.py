@@ -6,7 +6,7 @@ Errors have OpenAI's shape, so that its clients show them: `{"error": {"message"
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
@@ -112,10 +112,8 @@ class Refusal:
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-def read(body: bytes, *, model: str) -> ChatRequest | Refusal:
-    """A request, or why it is none. `model` is the one that is served."""
-    if len(body) > MAX_BODY_BYTES:
-        return Refusal(413, f"the body has {len(body)} bytes, more than {MAX_BODY_BYTES}")
+def read(body: bytes) -> ChatRequest | Refusal:
+    """A request, or why it is none."""
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
@@ -125,8 +123,6 @@ def read(body: bytes, *, model: str) -> ChatRequest | Refusal:
         if first["type"] in ChatRequest.model_fields:  # of fields that do not go together
             return Refusal(400, f"{first['type']}: {first['msg']}", param=first["type"])
         return Refusal(400, f"{where or 'body'}: {first['msg']}", param=where or None)
-    if request.model != model:
-        return Refusal(404, f"no model {request.model!r}; there is {model!r}", "model", "model_not_found")
     return request
 
 
@@ -142,10 +138,15 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a request: the prompt's, and those of all answers (the end token counts)."""
+    """Tokens of a request: the prompt's, and those of all answers (the end token counts).
+
+    `first_s` and `seconds` say when the first token came and the last, since the replica got the request.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    first_s: float = 0.0
+    seconds: float = 0.0
 
     @property
     def total(self) -> int:
@@ -154,7 +155,11 @@ class Usage:
 
     def body(self) -> dict[str, int]:
         """OpenAI's usage object."""
-        return {**asdict(self), "total_tokens": self.total}
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total,
+        }
 
 
 def completion(model: str, deltas: Sequence[Delta], usage: Usage, *, logprobs: bool = False) -> dict[str, Any]:
@@ -186,6 +191,11 @@ class Chunks:
         self._logprobs = logprobs
         self._usage = usage
         self._begun: set[int] = set()
+
+    @property
+    def id(self) -> str:
+        """The answer's id, in every event."""
+        return str(self._head["id"])
 
     def event(self, delta: Delta) -> str:
         """Some text, or why an answer ended; the first of each answer says whose it is."""

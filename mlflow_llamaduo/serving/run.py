@@ -1,4 +1,4 @@
-"""`llamaduo serve`: the application on 127.0.0.1, until Ctrl-C."""
+"""The application of some projects: for `llamaduo serve`, until Ctrl-C, and for Serve's own configuration files."""
 
 import errno
 import ipaddress
@@ -7,50 +7,93 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import mlflow
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve as ray_serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
-from mlflow_llamaduo.champion import champion_number
 from mlflow_llamaduo.cluster import cluster
-from mlflow_llamaduo.config import Project, load
-from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.config import Project, Serving, load
+from mlflow_llamaduo.core.catalogue import CHAMPION, Model, Pick
+from mlflow_llamaduo.errors import ConfigError, DataError
+from mlflow_llamaduo.inference.engine import ADAPTER_CONFIG, adapter_rank
+from mlflow_llamaduo.pyfunc_model import read_package
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.serving.app import application
 from mlflow_llamaduo.serving.keys import VARIABLE, Key, keys_file, read_keys
+from mlflow_llamaduo.serving.service import Service
+from mlflow_llamaduo.serving.shelf import Shelf, hurried
 
 
-def serve(project: Project, *, port: int, say: Callable[[str], None]) -> None:
-    """Serve the champion of a task; returns after SIGINT or SIGTERM.
+class ServeArgs(BaseModel):
+    """`args` of the application in a Serve configuration file: tasks, the profile, and any key of the configuration.
+
+    Without them LLAMADUO_TASK (closed_qa; several with commas between) and LLAMADUO_PROFILE (local) say it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    tasks: list[str] = Field(default_factory=lambda: os.environ.get("LLAMADUO_TASK", "closed_qa").split(","))
+    profile: str = Field(default_factory=lambda: os.environ.get("LLAMADUO_PROFILE", "local"))
+    overrides: dict[str, Any] = {}
+
+
+def from_args(args: ServeArgs) -> Application:
+    """The application for `serve run` and `serve deploy`.
 
     Raises:
-        ConfigError: the port is in use; the keys cannot be read; there are none, and the host is no loopback.
-        DataError: the task has no champion yet.
+        ConfigError, DataError: as `service_of`.
     """
-    host, keys = project.serving.host, keys_of(project)
-    if not keys and not _loopback(host):
+    hush()
+    hurried()
+    projects = [load(task, args.profile, args.overrides) for task in args.tasks]
+    return application(service_of(projects, Shelf.of_registry()))
+
+
+def serve_projects(projects: Sequence[Project], *, port: int, say: Callable[[str], None]) -> None:
+    """Serve the champions of tasks that share a base; returns after SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: as `check_place`; or the champions have several bases.
+        DataError: a task has no champion yet, or neither MLflow nor the cache knows it.
+    """
+    check_place(projects[0].serving, port)
+    hush()
+    hurried()
+    serve(service_of(projects, Shelf.of_registry(), say), port=port, say=say)
+
+
+def check_place(serving: Serving, port: int) -> None:
+    """Whether a service may listen where it is to: asked before anything takes time.
+
+    Raises:
+        ConfigError: the port is in use; the keys cannot be read; or there are none, and the host is no loopback.
+    """
+    if not keys_of(serving) and not _loopback(serving.host):
         raise ConfigError(
-            f"serving.host {host} is reached from other machines, and there are no API keys: make one with "
+            f"serving.host {serving.host} is reached from other machines, and there are no API keys: make one with "
             f"llamaduo keys add --name <who>, or set {VARIABLE}"
         )
-    _free(host, port)
-    hush()
-    number = champion_number(project.registered_model)
-    say(f"loading {project.registered_model} version {number}")
+    _free(serving.host, port)
+
+
+def serve(service: Service, *, port: int, say: Callable[[str], None]) -> None:
+    """Run a service on its host; returns after SIGINT or SIGTERM."""
+    host = service.serving.host
     with cluster(), _until_stopped(say):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        ray_serve.start(
-            http_options={"host": host, "port": port},
-            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-        )
+        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+        ray_serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
         try:
-            ray_serve.run(of_version(project, number), name=project.task, route_prefix="/")
-            say(f"{project.task} (version {number}) on http://{host}:{port}/v1/chat/completions; Ctrl-C ends it")
+            ray_serve.run(application(service), name="llamaduo", route_prefix="/", logging_config=quiet)
+            tasks = ", ".join(service.names)
+            say(f"{tasks} on http://{host}:{port}/v1/chat/completions; Ctrl-C ends it")
             threading.Event().wait()
         finally:
             # Serve's controller ends itself while its caller waits, and Ray prints that as a failed task.
@@ -58,32 +101,57 @@ def serve(project: Project, *, port: int, say: Callable[[str], None]) -> None:
                 ray_serve.shutdown()
 
 
-def from_environment() -> Application:
-    """The application for `serve run`: the champion of LLAMADUO_TASK (closed_qa) under LLAMADUO_PROFILE (local)."""
-    hush()
-    project = load(os.environ.get("LLAMADUO_TASK", "closed_qa"), os.environ.get("LLAMADUO_PROFILE", "local"))
-    return of_version(project, champion_number(project.registered_model))
+def service_of(projects: Sequence[Project], shelf: Shelf, say: Callable[[str], None] = lambda _: None) -> Service:
+    """The service for the tasks of some projects; the first one's `serving` holds for all.
 
-
-def of_version(project: Project, number: int) -> Application:
-    """The application for one version of a project's registered model."""
-    return application(
-        task=project.task,
-        name=project.registered_model,
-        number=number,
-        serving=project.serving,
-        keys=keys_of(project),
+    Raises:
+        ConfigError: the champions have several bases, or the keys cannot be read.
+        DataError: a task has no champion yet, its files are not to be had, or neither MLflow nor the cache knows it.
+    """
+    names = {project.task: project.registered_model for project in projects}
+    catalogue, away = shelf.seen(names)
+    if away:
+        say(f"MLflow is away ({away}): what is in the cache is served, and a new champion once it is back")
+    champions = {task: _champion(model) for task, model in catalogue.models.items()}
+    folders = {}
+    for task, pick in champions.items():
+        say(f"{task}: {pick.name} version {pick.number}")
+        folders[task] = shelf.folder(pick)
+    packages = {task: read_package(folder) for task, folder in folders.items()}
+    if len({package.base_digest for package in packages.values()}) > 1:
+        bases = ", ".join(f"{task} {package.base_model}" for task, package in packages.items())
+        raise ConfigError(f"one service has one base, and these tasks have several ({bases}): start one for each")
+    configs = [folder / "adapter" / ADAPTER_CONFIG for folder in folders.values()]
+    ranks = [adapter_rank(config.read_text()) for config in configs if config.is_file()]
+    return Service(
+        names=names,
+        shelf=shelf,
+        first=next(iter(champions.values())),
+        serving=projects[0].serving,
+        keys=keys_of(projects[0].serving),
+        projects={project.task: project for project in projects},
+        lora_rank=max([*ranks, *(project.finetune.lora_rank for project in projects)]),
     )
 
 
-def keys_of(project: Project) -> tuple[Key, ...]:
+def _champion(model: Model) -> Pick:
+    pick = model.pick(CHAMPION)
+    if pick is None:
+        raise DataError(
+            f"{model.name} has no champion in {mlflow.get_registry_uri()}: run `llamaduo run` until its gate passes, "
+            "or give a version the alias champion (mlflow ui, Models)"
+        )
+    return pick
+
+
+def keys_of(serving: Serving) -> tuple[Key, ...]:
     """The keys of `serving.keys`, or of the working folder's file if there is one, else those of LLAMADUO_API_KEYS.
 
     Raises:
         ConfigError: they cannot be read.
     """
-    named = Path(project.serving.keys) if project.serving.keys else keys_file()
-    return read_keys(named if project.serving.keys or named.is_file() else None)
+    named = Path(serving.keys) if serving.keys else keys_file()
+    return read_keys(named if serving.keys or named.is_file() else None)
 
 
 def _loopback(host: str) -> bool:

@@ -236,7 +236,10 @@ def test_a_body_that_is_no_request_is_a_400_in_the_shape_of_openai(
 
 
 def test_serve_run_finds_the_same_application_in_one_import(workspace: Workspace, endpoint: str) -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from serve.app import app; print(type(app).__name__)"
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from serve.app import app; "
+        "from mlflow_llamaduo.serving.run import ServeArgs; print(type(app(ServeArgs())).__name__)"
+    )
     out, err = workspace.start("python", "-c", code).communicate(timeout=120)
     assert out.strip() == "Application", err
 

@@ -129,10 +129,10 @@ def test_the_service_is_one_that_ray_serve_reads(monkeypatch: pytest.MonkeyPatch
     config = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"]))
     (application,) = config.applications
     module, _, name = application.import_path.partition(":")
-    assert f"\n{name} = " in (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    assert f"\ndef {name}(" in (ROOT / f"{module.replace('.', '/')}.py").read_text()
     code = (ROOT / "mlflow_llamaduo/serving/app.py").read_text()
     deployed = {d.name: d for d in application.deployments}
-    assert set(deployed) == set(re.findall(r"serve\.deployment\((\w+)", code))
+    assert set(deployed) <= set(re.findall(r"serve\.deployment\(\s*(\w+)", code))
     (group,) = service["rayClusterConfig"]["workerGroupSpecs"]
     scaling = deployed["Replica"].autoscaling_config
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (group["minReplicas"], group["maxReplicas"])

@@ -30,7 +30,7 @@ def test_a_key_is_printed_once_and_opens_the_gate(run: Run) -> None:
     assert secret not in run.file.read_text()
     (key,) = read_keys(run.file)
     assert (key.name, key.requests_per_minute, key.tasks) == ("team", 60, ("closed_qa", "coding"))
-    assert Gatekeeper([key]).who(f"Bearer {secret}") == key
+    assert Gatekeeper([key]).who(f"Bearer {secret}", None) == key
     assert secret not in run("list").output
 
 

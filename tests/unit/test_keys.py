@@ -11,6 +11,8 @@ from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.serving.keys import VARIABLE, Gatekeeper, Key, new_key, read_keys, write_keys
 from mlflow_llamaduo.serving.protocol import Refusal
 
+PEER = "10.0.0.7"
+
 
 class Clock:
     """Seconds that pass when a test says so."""
@@ -29,13 +31,21 @@ def refused(found: Any) -> Refusal:
 
 def asked(gate: Gatekeeper, header: str | None, task: str = "t") -> Key | Refusal | None:
     """As the ingress does it."""
-    key = gate.who(header)
+    key = gate.who(header, PEER)
     return key if isinstance(key, Refusal) else gate.admit(key, task) or key
 
 
-def test_without_keys_everybody_is_let_in() -> None:
-    assert asked(Gatekeeper(()), None, "closed_qa") is None
-    assert asked(Gatekeeper(()), "Bearer x", "closed_qa") is None
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_without_keys_everybody_on_this_machine_is_let_in(peer: str) -> None:
+    assert Gatekeeper(()).who(None, peer) is None
+    assert Gatekeeper(()).who("Bearer x", peer) is None
+
+
+@pytest.mark.parametrize("peer", [None, "", PEER, "::ffff:10.0.0.7", "fe80::1", "localhost", "127.0.0.1 "])
+def test_without_keys_nobody_from_elsewhere_is(peer: str | None) -> None:
+    found = refused(Gatekeeper(()).who("Bearer x", peer))
+    assert found.status == 401
+    assert "llamaduo keys add" in found.message
 
 
 @pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER  {} "])

@@ -6,7 +6,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.serving.protocol import (
-    MAX_BODY_BYTES,
     ChatRequest,
     Chunks,
     Delta,
@@ -21,7 +20,7 @@ MESSAGES = [{"role": "user", "content": "Which town?"}]
 
 
 def asked(**fields: Any) -> ChatRequest | Refusal:
-    return read(json.dumps({"model": MODEL, "messages": MESSAGES, **fields}).encode(), model=MODEL)
+    return read(json.dumps({"model": MODEL, "messages": MESSAGES, **fields}).encode())
 
 
 def refused(**fields: Any) -> Refusal:
@@ -83,26 +82,9 @@ def test_what_it_does_not_speak_is_refused_by_the_name_of_the_field(fields: dict
     assert found.message.startswith(f"{param}: ")
 
 
-def test_another_model_is_not_found_and_the_one_that_is_served_is_named() -> None:
-    found = refused(model="gpt-4o")
-
-    assert (found.status, found.param, found.code) == (404, "model", "model_not_found")
-    assert "'gpt-4o'" in found.message
-    assert f"'{MODEL}'" in found.message
-
-
-def test_a_body_that_is_too_long_is_refused_unread() -> None:
-    fits = json.dumps({"model": MODEL, "messages": MESSAGES}).encode().ljust(MAX_BODY_BYTES)
-
-    assert isinstance(read(fits, model=MODEL), ChatRequest)
-    refusal = read(fits + b" ", model=MODEL)
-    assert isinstance(refusal, Refusal)
-    assert refusal.status == 413
-
-
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_a_request_or_a_refusal_that_json_can_carry(body: bytes) -> None:
-    found = read(body, model=MODEL)
+    found = read(body)
 
     assert isinstance(found, Refusal)
     assert found.status == 400

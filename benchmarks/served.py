@@ -1,0 +1,129 @@
+"""A registry with versions on the real small model, and servers over it, for the benchmarks of serving."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from mlflow_llamaduo.base_models import resolve
+from mlflow_llamaduo.pyfunc_model import Package
+
+ROOT = Path(__file__).parents[1]
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+RANK = 16
+
+
+def versions(folder: Path, count: int) -> list[Path]:
+    """Publish versions of closed_qa with made-up adapters, the first as champion; the adapters' folders."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    from mlflow_llamaduo.registry import SIGNATURE
+
+    base = resolve(BASE)
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    adapters = []
+    for seed in range(count):
+        content = folder / f"version-{seed}"
+        adapters.append(_adapter(base.path, content / "adapter", seed))
+        package = Package("closed_qa", base.name, base.digest, 48, 0.8, 1.0)
+        (content / "package.json").write_text(json.dumps(asdict(package)))
+        (content / "evidence.json").write_text("{}")
+        with mlflow.start_run(experiment_id="0"):
+            logged = mlflow.pyfunc.log_model(
+                name="closed_qa",
+                loader_module="mlflow_llamaduo.pyfunc_model",
+                data_path=str(content),
+                registered_model_name="llamaduo-closed_qa",
+                signature=SIGNATURE,
+                pip_requirements=[],
+            )
+        number = str(logged.registered_model_version)
+        MlflowClient().set_model_version_tag("llamaduo-closed_qa", number, "llamaduo.decision", "passed")
+    MlflowClient().set_registered_model_alias("llamaduo-closed_qa", "champion", "1")
+    return adapters
+
+
+def _adapter(base: Path, folder: Path, seed: int) -> Path:
+    """An adapter of random weights: small, so that answers stay words."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(seed)
+    lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), lora)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.002)
+    model.save_pretrained(folder, safe_serialization=True)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server(command: list[str], folder: Path, url: str, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server, from when `url` answers to the end of the block; it is ended with Ctrl-C, as a person does it."""
+    log = folder / "server.log"
+    cores = str(os.cpu_count() or 1)
+    environment = {**os.environ, "OMP_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "false", **variables}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    environment.setdefault("LLAMADUO_PROJECTS", str(ROOT / "projects"))
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out)
+        try:
+            deadline = time.monotonic() + 300
+            while not _answers(url):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"{command[0]} did not start: {log.read_text()[-2000:]}")
+                time.sleep(0.5)
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def ours(folder: Path, python: str = sys.executable, **settings: object) -> Iterator[str]:
+    """`llamaduo serve` with settings of `serving`: its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [python, "-m", "mlflow_llamaduo", "serve", "--task", "closed_qa", "--port", str(port)]
+    command += [part for key, value in settings.items() for part in ("--set", f"serving.{key}={value}")]
+    home = {"LLAMADUO_HOME": str(folder / "home")}
+    with server(command, folder, f"{url}/healthz", **home):
+        yield url
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as found:
+            return bool(found.status == 200)
+    except OSError:
+        return False
+
+
+def clear(folder: Path) -> None:
+    """Nothing stays of it."""
+    shutil.rmtree(folder, ignore_errors=True)
