@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_llamaduo.champion import fetch_evidence
 from mlflow_llamaduo.core.rules import SCORES
 from mlflow_llamaduo.core.scoring import Scorecard, Scored
+from mlflow_llamaduo.core.shadowed import Shadowed
 from mlflow_llamaduo.errors import DataError, StageError
 
 AT_ONCE = 8
@@ -113,6 +114,7 @@ class Seen:
     base_model: str
     usd: float | None = None
     judge_prompt: str = ""
+    shadow: str = ""
     evidence: Evidence | None = field(default=None, repr=False)
     note: str = ""
 
@@ -160,6 +162,7 @@ def versions(name: str) -> tuple[Seen, ...]:
 def _seen(client: MlflowClient, aliases: Mapping[str, str], version: ModelVersion) -> Seen:
     tags, number = version.tags, int(version.version)
     metrics, of_run = _run(client, version.run_id)
+    shadowed = Shadowed.read(tags.get("llamaduo.shadow"))
     costs = [metrics[key] for key in COSTS if key in metrics]
     evidence, note = _evidence(version)
     return Seen(
@@ -177,6 +180,7 @@ def _seen(client: MlflowClient, aliases: Mapping[str, str], version: ModelVersio
         base_model=tags.get("llamaduo.base_model", ""),
         usd=sum(costs) if costs else None,
         judge_prompt=of_run.get("llamaduo.prompt.judge", ""),
+        shadow=shadowed.told() if shadowed else "",
         evidence=evidence,
         note=note,
     )

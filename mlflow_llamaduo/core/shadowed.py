@@ -38,11 +38,16 @@ class Shadowed:
     @staticmethod
     def of(tag: str | None, against: int) -> "Shadowed":
         """What a tag says of the same opponent; counts from nothing where it says of another one, or nothing."""
+        found = Shadowed.read(tag)
+        return found if found and found.against == against else Shadowed(against)
+
+    @staticmethod
+    def read(tag: str | None) -> "Shadowed | None":
+        """What a tag says, or None: anybody may have written it."""
         try:
-            found = Shadowed(**{key: int(value) for key, value in json.loads(tag or "{}").items()})
-        except (TypeError, ValueError, AttributeError):
-            return Shadowed(against)
-        return found if found.against == against else Shadowed(against)
+            return Shadowed(**{key: int(value) for key, value in json.loads(tag or "{}").items()})
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            return None
 
     def told(self) -> str:
         """In words."""

@@ -96,12 +96,9 @@ class Adapters:
             f"rank {rank}, alpha {config['lora_alpha']}, factor {scale:g} in {len(parts)} layers ({where})"
         )
 
-    def drop(self, slot: int) -> None:
-        """Empty a slot."""
-        for layer in self._layers.values():
-            layer.put(slot, self._gate.rank, None)
-        self._gate.scales[slot] = 0.0
-        self._told.pop(slot, None)
+    def holds(self, slot: int) -> bool:
+        """Whether there is an adapter in a slot."""
+        return slot in self._told
 
     @contextmanager
     def rows(self, slots: Sequence[int | None]) -> Iterator[None]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 from mlflow_llamaduo.files import working_folder
@@ -55,14 +56,15 @@ class Batch:
 class ReplyStore:
     """A file of replies and dollars. `:memory:` is for tests.
 
-    Reading and writing may happen in two threads: each has a connection of its own. What writes (`put`, `lose`,
-    `hold`, ...) is called within `writing()`, which is one transaction.
+    Any number of threads may share it: reading and writing have a connection each, and one thread writes at a time.
+    What writes (`put`, `lose`, `hold`, ...) is called within `writing()`, which is one transaction.
     """
 
     def __init__(self, path: Path | str) -> None:
         if isinstance(path, Path):
             path.parent.mkdir(parents=True, exist_ok=True)
         self._owner = owner()
+        self._turn = Lock()
         self._writer = connect(path)
         self._reader = self._writer if path == ":memory:" else connect(path)
         with self.writing():
@@ -231,14 +233,15 @@ class ReplyStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """One transaction for all writing in the block."""
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
-        self._writer.execute("COMMIT")
+        """One transaction for all writing in the block; another thread's block waits for it."""
+        with self._turn:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
 
 
 def _spent(connection: sqlite3.Connection, run: str | None = None, stage: str | None = None) -> float:

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -66,12 +66,6 @@ def _unknown(asked: str, catalogue: Catalogue, tasks: tuple[str, ...]) -> Refusa
     more = f" and {len(names) - TOLD} more (GET /v1/models)" if len(names) > TOLD else ""
     there = ", ".join(names[:TOLD]) or "nothing"
     return Refusal(404, f"no model {asked[:200]!r}; there is {there}{more}", "model", "model_not_found")
-
-
-async def _unheard(copy: DeploymentResponse) -> None:
-    """Wait for what nobody waits for: a shadow that is too busy has one copy less."""
-    with suppress(RayError, BackPressureError):
-        await copy
 
 
 @serve.ingress(web)
@@ -254,9 +248,21 @@ class Ingress:
         if answered.how == "champion" and random.random() < shadow.percent / 100:  # noqa: S311 - nobody's secret
             text = body["choices"][0]["message"]["content"]
             copy = self._shadow.copy.remote(route.model.task, route.pick, other, answered.asked.request, text)
-            task = asyncio.create_task(_unheard(copy))
+            task = asyncio.create_task(self._copied(route.model.task, copy))
             self._copying.add(task)
             task.add_done_callback(self._copying.discard)
+
+    async def _copied(self, task: str, copy: DeploymentResponse) -> None:
+        """Wait for what no client waits for: a shadow that is too busy has one copy less."""
+        try:
+            made = await copy
+        except BackPressureError:
+            made = False
+        except RayError as error:
+            log.warning("llamaduo: a copy for the shadow was lost: %s", type(error).__name__)
+            made = False
+        if not made:
+            self._meters.uncopied(task)
 
     def _champions(self) -> dict[str, int]:
         champions = {task: model.pick(CHAMPION) for task, model in self._following.catalogue.models.items()}

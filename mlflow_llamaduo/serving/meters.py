@@ -67,6 +67,12 @@ class Meters:
         self._lost = Counter(
             "llamaduo_traces_lost", "Sampled traces that could not be kept.", registry=self._registry
         )
+        self._uncopied = Counter(
+            "llamaduo_shadow_lost",
+            "Copies for a shadow that was too busy, or whose counts could not be read.",
+            ("task",),
+            registry=self._registry,
+        )
         self._version = Gauge(
             "llamaduo_champion_version", "The version that answers for a task.", ("task",), registry=self._registry
         )
@@ -98,6 +104,10 @@ class Meters:
     def lost(self) -> None:
         """A sampled trace could not be kept."""
         self._lost.inc()
+
+    def uncopied(self, task: str) -> None:
+        """A copy for the shadow was not made."""
+        self._uncopied.labels(task).inc()
 
     def used(self, route: Route, usage: Usage) -> None:
         """A request was written to its end."""

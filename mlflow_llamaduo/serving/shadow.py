@@ -45,9 +45,17 @@ class Shadow:
         self._changed: set[Pick] = set()
         self._writing: asyncio.Task[None] | None = None
 
-    async def copy(self, task: str, champion: Pick, other: Pick, request: ChatRequest, text: str) -> None:
-        """Ask `other` what `champion` has answered with `text`, and count what comes of it."""
-        counts = await self._counts_of(other, champion.number)
+    async def copy(self, task: str, champion: Pick, other: Pick, request: ChatRequest, text: str) -> bool:
+        """Ask `other` what `champion` has answered with `text`, and count what comes of it.
+
+        Returns:
+            Whether it was asked: not where the counts so far cannot be read, which would be written over.
+        """
+        try:
+            await self._begin(other, champion.number)
+        except MlflowException as error:
+            log.warning("llamaduo: no copy for %s: its counts are not read: %s", other.key, _line(error))
+            return False
         asked = request.model_copy(update={"stream": False, "n": 1, "logprobs": False, "top_logprobs": None})
         replica = self._replica.options(multiplexed_model_id=other.key)
         try:
@@ -59,22 +67,23 @@ class Shadow:
         counts = self._counts[other].copied(failed=failed, same=not failed and own == text)
         self._keep(other, counts)
         if failed or self._outside is None or random.random() >= self._judged.get(task, 0.0):  # noqa: S311
-            return
+            return True
         compared = await self._outside.compare.remote(task, request, own, text)
         for duel in duels(compared):
             self._keep(other, self._counts[other].dueled(duel.result))
+        return True
 
-    async def _counts_of(self, pick: Pick, against: int) -> Shadowed:
-        """The counts so far, of an earlier service too."""
-        if pick not in self._counts or self._counts[pick].against != against:
-            try:
-                tag = await asyncio.to_thread(version_tag, pick.name, pick.number, TAG)
-            except MlflowException:
-                tag = None
-            self._counts.setdefault(pick, Shadowed.of(tag, against))
-            if self._counts[pick].against != against:
-                self._counts[pick] = Shadowed.of(tag, against)
-        return self._counts[pick]
+    async def _begin(self, pick: Pick, against: int) -> None:
+        """Have the counts so far, of an earlier service too.
+
+        Raises:
+            MlflowException: they cannot be read.
+        """
+        if pick in self._counts and self._counts[pick].against == against:
+            return
+        tag = await asyncio.to_thread(version_tag, pick.name, pick.number, TAG)
+        if pick not in self._counts or self._counts[pick].against != against:  # another copy may have been faster
+            self._counts[pick] = Shadowed.of(tag, against)
 
     def _keep(self, pick: Pick, counts: Shadowed) -> None:
         self._counts[pick] = counts
@@ -90,4 +99,8 @@ class Shadow:
             try:
                 await asyncio.to_thread(write_version_tag, pick.name, pick.number, TAG, self._counts[pick].text())
             except MlflowException as error:
-                log.warning("llamaduo: the shadow's counts are not written: %s", " ".join(str(error).split())[:200])
+                log.warning("llamaduo: the shadow's counts are not written: %s", _line(error))
+
+
+def _line(error: MlflowException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -42,7 +42,7 @@ def experiment(task: str) -> str:
 
 
 class Traces:
-    """Keeps a share of each task's answers.
+    """Keeps a share of each task's answers, in a while: those that wait when the ingress ends are not kept.
 
     Args:
         shares: from 0 to 1, by task.

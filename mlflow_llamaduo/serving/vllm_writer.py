@@ -120,12 +120,6 @@ class VllmWriter:
             self._held[slot] = held
             await self._sweep()
 
-    async def drop(self, slot: int) -> None:
-        """Empty a slot."""
-        async with self._loading:
-            self._empty(slot)
-            await self._sweep()
-
     def ask(
         self,
         ids: list[int],

@@ -60,9 +60,6 @@ class Writer(Protocol):
             DataError: it is more than plain LoRA, or is not of this base.
         """
 
-    async def drop(self, slot: int) -> None:
-        """Empty a slot."""
-
     def ask(
         self,
         ids: list[int],
@@ -82,6 +79,9 @@ class Writer(Protocol):
             slot: whose adapter answers; None is the bare base.
             samples: how many answers; each has a stream of chance of its own.
             likeliest: how many tokens to tell with each one, the likeliest first; None tells no logarithms.
+
+        Raises:
+            KeyError: there is no adapter in the slot.
         """
 
 
@@ -138,10 +138,6 @@ class TransformersWriter:
 
         await self._between(put)
 
-    async def drop(self, slot: int) -> None:
-        """Empty a slot."""
-        await self._between(lambda: self._adapters.drop(slot))
-
     def ask(
         self,
         ids: list[int],
@@ -155,6 +151,8 @@ class TransformersWriter:
         """Ask for answers to a prompt."""
         from mlflow_llamaduo.inference.continuous import Asked
 
+        if slot is not None and not self._adapters.holds(slot):
+            raise KeyError(slot)
         return Listening(self, Asked(next(self._keys), ids, sampling, stops, slot, samples, likeliest))
 
     def join(self, asked: "Asked", listener: Callable[[Heard], object]) -> None:

@@ -188,18 +188,22 @@ def test_an_adapter_in_the_place_of_another_answers_as_itself(
     assert one != two
 
 
-def test_a_slot_that_was_emptied_can_be_used_again(
+def test_a_slot_takes_another_adapter_in_the_place_of_the_first(
     run: Run, writer: Writer, folders: list[Path], prompts: list[list[int]]
 ) -> None:
     async def answers() -> tuple[Any, Any]:
         await loaded(writer, *folders[:2])
         before = await tokens(writer, prompts[0], GREEDY, 1)
-        await writer.drop(0)
         await writer.load(0, folders[1])
         return before, await tokens(writer, prompts[0], GREEDY, 0)
 
     before, after = run(answers())
     assert before == after
+
+
+def test_an_empty_slot_never_answers_as_the_bare_base(writer: Writer) -> None:
+    with pytest.raises(KeyError):
+        writer.ask([1], GREEDY, stops=NONE, slot=ADAPTERS)
 
 
 def changed(folder: Path, to: Path, **config: Any) -> Path:
@@ -367,13 +371,12 @@ def test_an_answer_that_has_begun_is_written_to_its_end_by_the_adapter_it_began_
                 await vllm_writer.load(0, folders[3])
         after = await tokens(vllm_writer, prompts[0], Sampling(12), 0)
         expected = await tokens(vllm_writer, prompts[0], Sampling(12), 3)
-        await vllm_writer.drop(0)
         assert after == expected
         return whole, [late], after, await vllm_writer.engine.list_loras()
 
     whole, late, after, held = run(answers())
     assert whole == late != after
-    assert len(held) == ADAPTERS - 1  # what nobody uses is not kept
+    assert len(held) == ADAPTERS  # what nobody uses is not kept
 
 
 def test_an_adapter_of_too_high_a_rank_is_refused_with_figures(
@@ -391,12 +394,6 @@ def test_what_vllm_alone_does_not_take_is_refused_by_its_own_words(
     with pytest.raises(DataError, match="PiSSA"):
         run(vllm_writer.load(0, changed(folders[0], tmp_path / "pissa", init_lora_weights="pissa")))
     assert run(tokens(vllm_writer, prompts[0], GREEDY, 0)) == before
-
-
-def test_an_empty_slot_never_answers_as_the_bare_base(vllm_writer: VllmWriter, run: Run) -> None:
-    run(vllm_writer.drop(3))
-    with pytest.raises(KeyError):
-        vllm_writer.ask([1], GREEDY, stops=NONE, slot=3)
 
 
 REPLICA = """

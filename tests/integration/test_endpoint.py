@@ -257,9 +257,12 @@ def test_a_canary_answers_some_and_the_same_ones_always_and_a_service_llm_what_f
         assert ask(url, "nobody").status == 404, "and so do a client's own mistakes"
         told = ask(url, "closed_qa@2", "Write to anna.berg@example.com who built the mill?", max_tokens=64)
         copies = sum(2 for first, _ in found.values() if first.version == 1)
-        until_true(lambda: judged(shadowed(lab, 4)) >= copies)
+        until_true(lambda: judged(shadowed(lab, 4)) + metric(url, "llamaduo_shadow_lost_total") >= copies)
+        lost = metric(url, "llamaduo_shadow_lost_total", task="closed_qa")
+        until_true(lambda: any(kept.info.tags["llamaduo.completion"] == told.body["id"] for kept in traces(lab)))
     counts = shadowed(lab, 4)
-    assert (counts.against, counts.copies, counts.failed, judged(counts)) == (1, copies, 0, copies)
+    assert (counts.against, counts.copies + lost, counts.failed) == (1, copies, 0)
+    assert 0 < judged(counts) == counts.copies, "of what was copied all was judged"
     assert lab.client.get_model_version("llamaduo-closed_qa", "1").tags.get("llamaduo.shadow") is None
     (trace,) = [t for t in traces(lab) if t.info.tags["llamaduo.completion"] == told.body["id"]]
     assert trace.info.tags["llamaduo.version"] == "2"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mlflow_llamaduo.core.beside import Answer, Beside, asked, beside
+from mlflow_llamaduo.core.shadowed import Shadowed
 from mlflow_llamaduo.core.terminal import plain
 from mlflow_llamaduo.review import Difference, Review
 from mlflow_llamaduo.review_table import told
@@ -33,6 +34,22 @@ def seen(number: int = 1, **more: Any) -> Seen:
 )
 def test_no_text_moves_the_cursor_or_makes_a_line(text: str, shown: str) -> None:
     assert plain(text, 1000) == shown
+
+
+def test_a_review_tells_what_came_of_a_shadow() -> None:
+    shadow = Shadowed(3, copies=9, same=4, wins=2, losses=1, flips=1).told()
+    copied, never = seen(4, shadow=shadow), seen(4)
+    assert f"  as a shadow:   {shadow}" in told(Review("llamaduo-qa", (copied,), copied))
+    assert shadow == "9 requests of version 3 copied, 4 answered the same; of 4 judged it won 2, tied 1, lost 1"
+    assert "  as a shadow:   -" in told(Review("llamaduo-qa", (never,), never))
+
+
+@pytest.mark.parametrize(
+    "tag", [None, "", "no json", "[]", "null", "{}", '{"against": "x"}', '{"against": 1e400}', "9"]
+)
+def test_a_tag_that_is_no_shadows_is_none(tag: str | None) -> None:
+    assert Shadowed.read(tag) is None
+    assert Shadowed.of(tag, 3) == Shadowed(3)
 
 
 def test_a_long_text_says_how_long_it_was() -> None:

@@ -229,6 +229,18 @@ def test_one_thread_writes_while_another_reads(path: Path) -> None:
         assert (store.count("run"), store.spent_usd("run")) == (60, 30.0)
 
 
+@pytest.mark.parametrize("where", [":memory:", "a file"])
+def test_many_threads_write_into_one_store(path: Path, where: str) -> None:
+    def add(number: int) -> None:
+        for part in range(20):
+            put(shared, f"{number} {part}")
+
+    with closing(ReplyStore(path if where == "a file" else where)) as shared:
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(add, range(6)))
+        assert (shared.count("run"), shared.spent_usd()) == (120, 60.0)
+
+
 def test_many_threads_open_a_new_file_at_once(path: Path) -> None:
     def add(number: int) -> None:
         with closing(ReplyStore(path)) as store:
