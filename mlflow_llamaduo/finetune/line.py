@@ -49,6 +49,7 @@ class Line:
         self._said: list[str] = []
         self._steps = 0
         self._closed = False
+        self._controllers: list[Any] = []
         self._changed = asyncio.Condition()
 
     async def put(self, job: Job) -> int:
@@ -64,6 +65,14 @@ class Line:
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    async def controlled_by(self, controllers: list[Any]) -> None:
+        """Ray Train's controllers, as actors; in a list, since an argument that is a reference itself is awaited."""
+        self._controllers = controllers
+
+    async def controllers(self) -> list[Any]:
+        """Those that have made themselves known."""
+        return self._controllers
 
     async def first_open(self) -> int:
         """The number of the first job that has not ended."""

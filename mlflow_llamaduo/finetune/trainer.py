@@ -5,9 +5,10 @@ loading the base costs more than some trainings. Where inference wants their GPU
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from math import ceil
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ray
@@ -24,6 +25,7 @@ from mlflow_llamaduo.finetune.room import Room
 from mlflow_llamaduo.quiet import hush
 
 POLL_S = 0.25
+ENDS_WITHIN_S = 30.0
 
 
 class TrainWorkers:
@@ -98,7 +100,11 @@ class TrainWorkers:
         ray.get(self._line.close.remote())
         room = Room(self._recipe)
         while room.look() and not wait([fit], timeout=POLL_S).done:
-            pass  # workers that wait for a node, with nothing left to do, are not waited for
+            pass
+        if not fit.done():  # it waits for a node, with nothing left to do
+            for controller in ray.get(self._line.controllers.remote()):
+                ray.kill(controller)
+            wait([fit], timeout=ENDS_WITHIN_S)
         ray.kill(self._line)
         self.clear()
 
@@ -112,14 +118,14 @@ class TrainWorkers:
             # With the driver: a node that is lost must not take with it what was ordered and what has come of it.
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             self._line = ray.remote(num_cpus=0, scheduling_strategy=here)(Line).remote()
-            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray-train")
-            self._fit = thread.submit(self._trainer().fit)
-            thread.shutdown(wait=False)
+            self._fit = _beside(self._trainer().fit)
         return self._fit
 
     def _trainer(self) -> Any:
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
+
+        from mlflow_llamaduo.finetune.controller import Known
 
         recipe = self._recipe
         return TorchTrainer(
@@ -145,6 +151,7 @@ class TrainWorkers:
                 storage_path=self._recipe.storage or str(self._folder.absolute()),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
                 failure_config=FailureConfig(max_failures=recipe.max_failures),
+                callbacks=[Known(self._line)],
             ),
         )
 
@@ -194,6 +201,20 @@ def optimizer_steps(rows: int, recipe: FineTune) -> int:
     recipe = recipe.at(rows)
     batches = ceil(rows / (recipe.batch_size * recipe.workers))
     return ceil(batches / recipe.gradient_accumulation) * recipe.epochs
+
+
+def _beside(work: Callable[[], object]) -> "Future[Any]":
+    """Work in a thread that the interpreter does not wait for at its end, as it does for an executor's."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - for who waits for the future
+            future.set_exception(error)
+
+    Thread(target=run, name="ray-train", daemon=True).start()
+    return future
 
 
 def _work(config: dict[str, Any]) -> None:
