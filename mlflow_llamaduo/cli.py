@@ -23,6 +23,7 @@ from mlflow_llamaduo.registry_commands import REGISTRY
 from mlflow_llamaduo.stage_commands import STAGES
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
 TYPED_BY_HAND = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
@@ -151,22 +152,32 @@ def doctor(project: Project, presets: bool) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), help="On serving.host, 127.0.0.1.")
 @click.option("--also", multiple=True, metavar="TASK", help="Another task on the same base; any number of them.")
 @click.option("--from", "folder", type=FOLDER, help="A folder of llamaduo export; nothing else is needed.")
+@click.option("--config", "file", type=FILE, help="A configuration file of Ray Serve; it says all the rest.")
 @late_project_options
-def serve(opened: Callable[[], Project], port: int | None, also: tuple[str, ...], folder: Path | None) -> None:
+def serve(
+    opened: Callable[[], Project], port: int | None, also: tuple[str, ...], folder: Path | None, file: Path | None
+) -> None:
     """The champion behind POST /v1/chat/completions on 127.0.0.1, until Ctrl-C.
 
     \b
     llamaduo serve --task closed_qa
     llamaduo serve --task closed_qa --also coding --also summarization
     llamaduo serve --from /media/stick/closed_qa          what llamaduo export has made; no network, no MLflow
+    llamaduo serve --config serve/local.yaml              as `serve run` does, checked before anything starts
 
     It follows the registry: a new champion, or a rollback, answers within seconds. `model` of a request is a task
     (its champion), closed_qa@challenger, or closed_qa@7.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
     context = click.get_current_context()
     typed = {key: value for key, value in context.meta[TYPED].items() if value is not None}
+    if file is not None:
+        _alone(context, "--config", folder is not None or bool(typed))
+        from mlflow_llamaduo.serving.config_file import serve_file
+
+        serve_file(file, port=port, say=say)
+        return
     if folder is not None:
-        _alone(context)
+        _alone(context, "--from", False)
         from mlflow_llamaduo.serving.exported import serve_folder
 
         serve_folder(folder, typed, port=port, say=say)
@@ -178,11 +189,12 @@ def serve(opened: Callable[[], Project], port: int | None, also: tuple[str, ...]
     serve_projects([project, *others], port=port or project.serving.port, say=say)
 
 
-def _alone(context: click.Context) -> None:
-    """--from is all that is said of what is served."""
+def _alone(context: click.Context, option: str, more: bool) -> None:
+    """--from and --config are all that is said of what is served."""
     given = [name for name in ("task", "profile", "also") if context.get_parameter_source(name) in TYPED_BY_HAND]
-    if given:
-        raise ConfigError(f"--{given[0]} does not go with --from: the folder says what is served, and how")
+    if given or more:
+        other = f"--{given[0]}" if given else "--from, --set or another setting"
+        raise ConfigError(f"{other} does not go with {option}: what it names says what is served, and how")
 
 
 for command in (*STAGES, *REGISTRY, export, keys):

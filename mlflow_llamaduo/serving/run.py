@@ -22,7 +22,7 @@ from ray.serve.schema import LoggingConfig
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import Project, Serving, load
 from mlflow_llamaduo.core.catalogue import CHAMPION, Model, Pick
-from mlflow_llamaduo.errors import ConfigError, DataError
+from mlflow_llamaduo.errors import ConfigError, DataError, StageError
 from mlflow_llamaduo.inference.engine import ADAPTER_CONFIG, adapter_rank
 from mlflow_llamaduo.pyfunc_model import read_package
 from mlflow_llamaduo.quiet import hush
@@ -30,6 +30,9 @@ from mlflow_llamaduo.serving.app import application
 from mlflow_llamaduo.serving.keys import VARIABLE, Key, keys_file, read_keys
 from mlflow_llamaduo.serving.service import Service
 from mlflow_llamaduo.serving.shelf import Shelf, hurried
+
+NAME = "llamaduo"
+QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
 class ServeArgs(BaseModel):
@@ -52,8 +55,17 @@ def from_args(args: ServeArgs) -> Application:
     """
     hush()
     hurried()
+    return application(service_from(args))
+
+
+def service_from(args: ServeArgs, say: Callable[[str], None] = lambda _: None) -> Service:
+    """The service that a configuration file's `args` name.
+
+    Raises:
+        ConfigError, DataError: as `service_of`.
+    """
     projects = [load(task, args.profile, args.overrides) for task in args.tasks]
-    return application(service_of(projects, Shelf.of_registry()))
+    return service_of(projects, Shelf.of_registry(), say)
 
 
 def serve_projects(projects: Sequence[Project], *, port: int, say: Callable[[str], None]) -> None:
@@ -84,21 +96,55 @@ def check_place(serving: Serving, port: int) -> None:
 
 
 def serve(service: Service, *, port: int, say: Callable[[str], None]) -> None:
-    """Run a service on its host; returns after SIGINT or SIGTERM."""
-    host = service.serving.host
-    with cluster(), _until_stopped(say):
+    """Run a service on its host; returns after SIGINT or SIGTERM.
+
+    Raises:
+        StageError: Ray Serve could not start it.
+    """
+
+    def start() -> None:
+        ray_serve.run(application(service), name=NAME, route_prefix="/", logging_config=QUIET)
+
+    until_stopped(service, start, say, host=service.serving.host, port=port)
+
+
+def until_stopped(
+    service: Service, start: Callable[[], None], say: Callable[[str], None], *, host: str, port: int, **options: Any
+) -> None:
+    """Ray Serve with an application; returns after SIGINT or SIGTERM.
+
+    Args:
+        service: what the application is of.
+        start: starts it, and returns when it runs.
+        say: told a line.
+        host: where Ray Serve listens.
+        port: the same.
+        options: more of `ray.serve.start`.
+
+    Raises:
+        StageError: it did not start.
+    """
+    with cluster(), _until_a_signal(say):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-        ray_serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+        ray_serve.start(http_options={"host": host, "port": port}, logging_config=QUIET, **options)
         try:
-            ray_serve.run(application(service), name="llamaduo", route_prefix="/", logging_config=quiet)
-            tasks = ", ".join(service.names)
-            say(f"{tasks} on http://{host}:{port}/v1/chat/completions; Ctrl-C ends it")
+            try:
+                start()
+            except RuntimeError as error:
+                raise StageError(f"the service did not start: {_why()}; Ray's log has more of it") from error
+            say(f"{', '.join(service.names)} on http://{host}:{port}/v1/chat/completions; Ctrl-C ends it")
             threading.Event().wait()
         finally:
             # Serve's controller ends itself while its caller waits, and Ray prints that as a failed task.
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 ray_serve.shutdown()
+
+
+def _why() -> str:
+    """What Ray Serve says of deployments that did not start: the last line of each traceback."""
+    told = [d.message for found in ray_serve.status().applications.values() for d in found.deployments.values()]
+    lines = [[line.strip() for line in message.splitlines() if line.strip()] for message in told]
+    return "; ".join(sorted({of[-1] for of in lines if of})) or "it does not say why"
 
 
 def service_of(projects: Sequence[Project], shelf: Shelf, say: Callable[[str], None] = lambda _: None) -> Service:
@@ -173,7 +219,7 @@ def _free(host: str, port: int) -> None:
 
 
 @contextmanager
-def _until_stopped(say: Callable[[str], None]) -> Iterator[None]:
+def _until_a_signal(say: Callable[[str], None]) -> Iterator[None]:
     """Run the block until SIGINT or SIGTERM; both end it in order, also while it is starting."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

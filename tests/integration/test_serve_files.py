@@ -1,15 +1,24 @@
 """serve/*.yaml: what an operator edits is what Ray Serve and the code understand."""
 
 import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from mlflow_llamaduo.config import Canary, Shadow, load
+from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.serving.config_file import read_file
 from mlflow_llamaduo.serving.run import ServeArgs
+from tests.integration.ray_head import ray_head
 from tests.integration.served import ROOT, Registry, answers, ask, environment, free_port, registry, started
 from tests.integration.tiny import base
 
@@ -53,24 +62,98 @@ def test_an_l4_is_asked_for_by_its_name_and_a_replica_that_goes_may_write_on() -
     assert replica["graceful_shutdown_timeout_s"] >= 60
 
 
-def test_serve_run_starts_the_local_one_and_its_canary_is_the_files(tmp_path: Path) -> None:
-    port, mlflow_port = free_port(), free_port()
-    made = Registry(f"http://127.0.0.1:{mlflow_port}", tmp_path, base(tmp_path / "base"))
+@dataclass(frozen=True)
+class Edited:
+    """serve/local.yaml with a port of its own, beside a registry with a champion and a challenger."""
+
+    file: Path
+    url: str
+    variables: dict[str, str]
+
+    def canary(self, percent: float) -> None:
+        """Edit the file."""
+        tree = yaml.safe_load(self.file.read_text())
+        (application,) = tree["applications"]
+        application["deployments"][0]["user_config"]["canary"]["closed_qa"]["percent"] = percent
+        self.file.write_text(yaml.safe_dump(tree))
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edited]:
+    folder, port, mlflow_port = tmp_path_factory.mktemp("files"), free_port(), free_port()
+    made = Registry(f"http://127.0.0.1:{mlflow_port}", folder, base(folder / "base"))
     tree = yaml.safe_load((ROOT / "serve/local.yaml").read_text())
     tree["http_options"]["port"] = port
+    variables = environment(folder, MLFLOW_TRACKING_URI=made.uri)
     (application,) = tree["applications"]
-    application["deployments"][0]["user_config"]["canary"]["closed_qa"]["percent"] = 100
-    file = tmp_path / "serve.yaml"
+    own = {name: value for name, value in variables.items() if name.startswith(("LLAMADUO_", "MLFLOW_"))}
+    application["runtime_env"] = {"env_vars": own}  # what all nodes of a cluster have
+    file = folder / "serve.yaml"
     file.write_text(yaml.safe_dump(tree))
-    with registry(tmp_path, mlflow_port):
+    with registry(folder, mlflow_port):
         for seed in (1, 2):
             made.publish("closed_qa", seed)
         made.alias("closed_qa", "champion", 1)
         made.alias("closed_qa", "challenger", 2)
-        url = f"http://127.0.0.1:{port}"
-        command = ["serve", "run", str(file)]
-        variables = environment(tmp_path, MLFLOW_TRACKING_URI=made.uri)
-        with started(command, tmp_path, variables, f"{url}/healthz"):
-            assert ask(url, "closed_qa").headers["x-llamaduo-route"] == "canary"
-            assert ask(url, "closed_qa@1").version == 1
-        assert not answers(f"{url}/healthz")
+        yield Edited(file, f"http://127.0.0.1:{port}", variables)
+
+
+@pytest.mark.parametrize("command", [["serve", "run"], ["llamaduo", "serve", "--config"]], ids=" ".join)
+def test_a_file_is_served_by_rays_command_and_by_ours(edited: Edited, command: list[str]) -> None:
+    edited.canary(100)
+    with started([*command, str(edited.file)], edited.file.parent, edited.variables, f"{edited.url}/healthz"):
+        assert ask(edited.url, "closed_qa").headers["x-llamaduo-route"] == "canary"
+        assert ask(edited.url, "closed_qa@1").version == 1
+    until(lambda: not answers(f"{edited.url}/healthz"))
+
+
+def test_a_file_that_is_deployed_again_with_another_canary_changes_the_service_as_it_runs(edited: Edited) -> None:
+    edited.canary(0)
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as short:
+        with ray_head(Path(short)) as head:
+            variables = {**edited.variables, **head.environment, "RAY_AUTH_MODE": "token"}
+            deploy = ["serve", "deploy", str(edited.file), "--address", head.api]
+            subprocess.run(deploy, env=variables, check=True, capture_output=True, timeout=120)
+            until(lambda: answers(f"{edited.url}/healthz"))
+            assert ask(edited.url, "closed_qa").headers["x-llamaduo-route"] == "champion"
+            replicas = running()
+            edited.canary(100)
+            subprocess.run(deploy, env=variables, check=True, capture_output=True, timeout=120)
+            until(lambda: ask(edited.url, "closed_qa").headers["x-llamaduo-route"] == "canary")
+            assert running() == replicas, "nothing was started again"
+
+
+def running() -> set[int]:
+    """Processes that serve in this test's cluster."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        named = " ".join(process.info["cmdline"] or [])
+        if "ServeReplica:llamaduo" in named:
+            found.add(process.pid)
+    return found
+
+
+def until(seen: Callable[[], bool], within_s: float = 240.0) -> None:
+    """Wait for something that comes in a while."""
+    deadline = time.monotonic() + within_s
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"applications": []}, "one with import_path mlflow_llamaduo.serving.run:from_args is wanted"),
+        ({"applications": [{"import_path": "os:getcwd", "name": "a"}]}, "one with import_path"),
+        ({"http_options": {"port": "x"}}, "http_options.port"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    tree = yaml.safe_load((ROOT / "serve/local.yaml").read_text())
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump({**tree, **changed}))
+    with pytest.raises(ConfigError, match=re.escape(str(file))) as found:
+        read_file(file)
+    assert said in str(found.value)
+    assert "\n" not in str(found.value)
