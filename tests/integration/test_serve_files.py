@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,22 @@ def test_an_l4_is_asked_for_by_its_name_and_a_replica_that_goes_may_write_on() -
 
 @dataclass(frozen=True)
 class Edited:
-    """serve/local.yaml with a port of its own, beside a registry with a champion and a challenger."""
+    """serve/local.yaml beside a registry with a champion and a challenger."""
 
     file: Path
-    url: str
     variables: dict[str, str]
+
+    def begin(self, percent: float) -> str:
+        """The file with a port that nobody listens on, not even a service that is about to end; its address."""
+        port = free_port()
+        tree = yaml.safe_load((ROOT / "serve/local.yaml").read_text())
+        tree["http_options"]["port"] = port
+        (application,) = tree["applications"]
+        own = {name: value for name, value in self.variables.items() if name.startswith(("LLAMADUO_", "MLFLOW_"))}
+        application["runtime_env"] = {"env_vars": own}  # what all nodes of a cluster have
+        self.file.write_text(yaml.safe_dump(tree))
+        self.canary(percent)
+        return f"http://127.0.0.1:{port}"
 
     def canary(self, percent: float) -> None:
         """Edit the file."""
@@ -80,56 +92,50 @@ class Edited:
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edited]:
-    folder, port, mlflow_port = tmp_path_factory.mktemp("files"), free_port(), free_port()
-    made = Registry(f"http://127.0.0.1:{mlflow_port}", folder, base(folder / "base"))
-    tree = yaml.safe_load((ROOT / "serve/local.yaml").read_text())
-    tree["http_options"]["port"] = port
-    variables = environment(folder, MLFLOW_TRACKING_URI=made.uri)
-    (application,) = tree["applications"]
-    own = {name: value for name, value in variables.items() if name.startswith(("LLAMADUO_", "MLFLOW_"))}
-    application["runtime_env"] = {"env_vars": own}  # what all nodes of a cluster have
-    file = folder / "serve.yaml"
-    file.write_text(yaml.safe_dump(tree))
-    with registry(folder, mlflow_port):
+    folder, port = tmp_path_factory.mktemp("files"), free_port()
+    made = Registry(f"http://127.0.0.1:{port}", folder, base(folder / "base"))
+    with registry(folder, port):
         for seed in (1, 2):
             made.publish("closed_qa", seed)
         made.alias("closed_qa", "champion", 1)
         made.alias("closed_qa", "challenger", 2)
-        yield Edited(file, f"http://127.0.0.1:{port}", variables)
+        yield Edited(folder / "serve.yaml", environment(folder, MLFLOW_TRACKING_URI=made.uri))
 
 
 @pytest.mark.parametrize("command", [["serve", "run"], ["llamaduo", "serve", "--config"]], ids=" ".join)
 def test_a_file_is_served_by_rays_command_and_by_ours(edited: Edited, command: list[str]) -> None:
-    edited.canary(100)
-    with started([*command, str(edited.file)], edited.file.parent, edited.variables, f"{edited.url}/healthz"):
-        assert ask(edited.url, "closed_qa").headers["x-llamaduo-route"] == "canary"
-        assert ask(edited.url, "closed_qa@1").version == 1
-    until(lambda: not answers(f"{edited.url}/healthz"))
+    url = edited.begin(100)
+    with started([*command, str(edited.file)], edited.file.parent, edited.variables, f"{url}/healthz"):
+        assert ask(url, "closed_qa").headers["x-llamaduo-route"] == "canary"
+        assert ask(url, "closed_qa@1").version == 1
+    until(lambda: not answers(f"{url}/healthz"))
 
 
 def test_a_file_that_is_deployed_again_with_another_canary_changes_the_service_as_it_runs(edited: Edited) -> None:
-    edited.canary(0)
+    url = edited.begin(0)
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as short:
         with ray_head(Path(short)) as head:
             variables = {**edited.variables, **head.environment, "RAY_AUTH_MODE": "token"}
             deploy = ["serve", "deploy", str(edited.file), "--address", head.api]
             subprocess.run(deploy, env=variables, check=True, capture_output=True, timeout=120)
-            until(lambda: answers(f"{edited.url}/healthz"))
-            assert ask(edited.url, "closed_qa").headers["x-llamaduo-route"] == "champion"
-            replicas = running()
+            until(lambda: answers(f"{url}/healthz"))
+            assert ask(url, "closed_qa").headers["x-llamaduo-route"] == "champion"
+            replicas = running(token := head.environment["RAY_AUTH_TOKEN_PATH"])
+            assert len(replicas) == 2
             edited.canary(100)
             subprocess.run(deploy, env=variables, check=True, capture_output=True, timeout=120)
-            until(lambda: ask(edited.url, "closed_qa").headers["x-llamaduo-route"] == "canary")
-            assert running() == replicas, "nothing was started again"
+            until(lambda: ask(url, "closed_qa").headers["x-llamaduo-route"] == "canary")
+            assert running(token) == replicas, "nothing was started again"
 
 
-def running() -> set[int]:
-    """Processes that serve in this test's cluster."""
+def running(token: str) -> set[int]:
+    """Processes that serve in the cluster whose token lies there."""
     found = set()
     for process in psutil.process_iter(["cmdline"]):
         named = " ".join(process.info["cmdline"] or [])
-        if "ServeReplica:llamaduo" in named:
-            found.add(process.pid)
+        with suppress(psutil.Error):
+            if "ServeReplica:llamaduo" in named and process.environ().get("RAY_AUTH_TOKEN_PATH") == token:
+                found.add(process.pid)
     return found
 
 
