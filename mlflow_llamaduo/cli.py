@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project, load
+from mlflow_llamaduo.cost_commands import cost
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.export_commands import export
 from mlflow_llamaduo.key_commands import keys
@@ -40,6 +41,7 @@ def cli() -> None:
     llamaduo promote --task closed_qa --reason "reads well"     (and: reject, rollback)
     llamaduo serve --task closed_qa      the champion behind an OpenAI-compatible endpoint
     llamaduo export --task closed_qa --to DIR      one folder for a machine without any network
+    llamaduo cost --workload light       when the local model is the cheaper one
 
     The other commands are the stages of the loop, each alone, JSONL in and out.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
@@ -197,7 +199,7 @@ def _alone(context: click.Context, option: str, more: bool) -> None:
         raise ConfigError(f"{other} does not go with {option}: what it names says what is served, and how")
 
 
-for command in (*STAGES, *REGISTRY, export, keys):
+for command in (*STAGES, *REGISTRY, cost, export, keys):
     cli.add_command(command)
 
 

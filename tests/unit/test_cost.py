@@ -1,12 +1,29 @@
 """Table 2 of the paper; its printed 3,369 for two light months misses one month of electricity."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlflow_llamaduo.config import Costs
-from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, api_usd, breakeven_months, local_usd
+from mlflow_llamaduo.core.cost import (
+    HEAVY,
+    LIGHT,
+    ApiPrice,
+    Band,
+    Case,
+    LocalPrice,
+    Speed,
+    Uncertain,
+    Workload,
+    api_usd,
+    breakeven_band,
+    breakeven_months,
+    electricity_usd_per_month,
+    local_usd,
+    servers_needed,
+)
 
 GPT_4O = ApiPrice(5, 15)
-LIGHT, HEAVY = Workload(10, 1), Workload(50, 5)
 ONE_SERVER = LocalPrice(finetuning_usd=800, server_usd=2539, electricity_usd_per_month=30)
 EIGHT_SERVERS = LocalPrice(finetuning_usd=800, server_usd=2539, electricity_usd_per_month=30, servers=8)
 
@@ -75,3 +92,76 @@ def test_the_configuration_s_defaults_are_the_light_column_of_table_2() -> None:
     assert Workload(costs.input_mtok_per_day, costs.output_mtok_per_day) == LIGHT
     assert ApiPrice(costs.api_input_usd_per_mtok, costs.api_output_usd_per_mtok) == GPT_4O
     assert LocalPrice(800, costs.server_usd, costs.electricity_usd_per_month, costs.servers) == ONE_SERVER
+
+
+def test_two_hundred_and_twenty_nine_watts_are_the_paper_s_thirty_dollars() -> None:
+    assert electricity_usd_per_month(229, 30 / 164.88) == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    ("workload", "tokens_per_second", "peak", "servers"),
+    [
+        (LIGHT, 1_000_000 / 86_400, 1.0, 1),  # just enough
+        (LIGHT, 1_000_000 / 86_401, 1.0, 2),
+        (HEAVY, 1_000_000 / 86_400, 1.0, 5),
+        (HEAVY, 1_000_000 / 86_400, 3.0, 15),
+        (Workload(5, 0), 10.0, 3.0, 1),
+        (LIGHT, 500.0, 1.0, 1),
+    ],
+)
+def test_servers_follow_from_what_one_of_them_writes(
+    workload: Workload, tokens_per_second: float, peak: float, servers: int
+) -> None:
+    assert servers_needed(workload, Speed(tokens_per_second, peak)) == servers
+
+
+def test_no_speed_gives_the_paper_s_servers_for_both_loads() -> None:
+    """One for a light load and eight for five times as much: the paper's are constants."""
+    speeds = [Speed(rate / 10) for rate in range(1, 2000)]
+    assert not [speed for speed in speeds if (servers_needed(LIGHT, speed), servers_needed(HEAVY, speed)) == (1, 8)]
+
+
+shares = st.floats(0, 0.9)
+dollars = st.floats(0, 1e5)
+cases = st.builds(
+    Case,
+    st.builds(Workload, st.floats(0, 1e4), st.floats(0, 1e4)),
+    st.builds(ApiPrice, st.floats(0, 100), st.floats(0, 100)),
+    st.builds(LocalPrice, dollars, dollars, dollars, st.integers(1, 100), dollars),
+    st.none() | st.builds(Speed, st.floats(0.1, 1e5), st.floats(1, 10)),
+)
+
+
+@given(cases, st.builds(Uncertain, shares, shares, shares))
+@settings(max_examples=60, deadline=None)
+def test_a_band_holds_what_is_assumed_and_is_wider_for_more_doubt(case: Case, off: Uncertain) -> None:
+    band = breakeven_band(case, off)
+
+    assert band.assumed == case.breakeven_months
+    exact = breakeven_band(case, Uncertain(0, 0, 0))
+    assert exact == Band(case.breakeven_months, case.breakeven_months, case.breakeven_months)
+    if band.best is None:
+        assert band.assumed is None
+    if band.assumed is None:
+        assert band.worst is None
+    else:
+        assert band.best is not None
+        assert band.best <= band.assumed * (1 + 1e-9)
+        assert band.worst is None or band.worst >= band.assumed * (1 - 1e-9)
+
+
+def test_a_band_of_the_light_column() -> None:
+    band = breakeven_band(Case(LIGHT, GPT_4O, ONE_SERVER), Uncertain(prices=0.2, load=0.3))
+
+    # Best: the API 20 % dearer, servers 20 % cheaper, 30 % more load. Worst: the other way round.
+    assert band.best == pytest.approx((800 + 0.8 * 2539) / (1950 * 1.2 * 1.3 - 0.8 * 30))
+    assert band.worst == pytest.approx((800 + 1.2 * 2539) / (1950 * 0.8 * 0.7 - 1.2 * 30))
+
+
+def test_what_is_rented_may_never_pay_and_what_might_has_no_worst() -> None:
+    rented = LocalPrice(800, 0, 0, rent_usd_per_month=1900)
+    band = breakeven_band(Case(LIGHT, GPT_4O, rented), Uncertain())
+
+    assert band.assumed == pytest.approx(800 / 50)
+    assert band.worst is None
+    assert breakeven_band(Case(LIGHT, GPT_4O, LocalPrice(0, 0, 9000)), Uncertain()) == Band(None, None, None)
