@@ -1,8 +1,9 @@
 """Linear layers on a CPU with weights laid out once as oneDNN's kernels read them, and not again at every step.
 
 What PyTorch's compiler does when it freezes a model (`torch._inductor`, freezing), for a server, which loads a base
-once and reads its weights for every token: benchmarks/README.md has what it brings. The operators are PyTorch's own,
-and not promised to stay; where they are missing the layers are left as they are.
+once and reads its weights for every token. On two cores a step of 16 answers of a model of 135M takes 87 to 109 ms
+instead of 134 to 173, taken in turns. The operators are PyTorch's own, and not promised to stay; where they are
+missing the layers are left as they are.
 """
 
 from typing import Any
