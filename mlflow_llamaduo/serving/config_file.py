@@ -14,6 +14,7 @@ from ray import serve as ray_serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
+from mlflow_llamaduo.config import load
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.serving.run import ServeArgs, check_place, service_from, until_stopped
@@ -40,8 +41,9 @@ def serve_file(file: Path, *, port: int | None, say: Callable[[str], None]) -> N
     hush()
     hurried()
     http = config.http_options
+    serving = load(args.tasks[0], args.profile, args.overrides).serving
+    check_place(serving.model_copy(update={"host": http.host}), port or http.port)
     service = service_from(args, say)
-    check_place(service.serving.model_copy(update={"host": http.host}), port or http.port)
 
     def start() -> None:
         _get_global_client().deploy_apps(config)

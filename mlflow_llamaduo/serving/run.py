@@ -42,7 +42,9 @@ class ServeArgs(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    tasks: list[str] = Field(default_factory=lambda: os.environ.get("LLAMADUO_TASK", "closed_qa").split(","))
+    tasks: list[str] = Field(
+        default_factory=lambda: os.environ.get("LLAMADUO_TASK", "closed_qa").split(","), min_length=1
+    )
     profile: str = Field(default_factory=lambda: os.environ.get("LLAMADUO_PROFILE", "local"))
     overrides: dict[str, Any] = {}
 

@@ -17,7 +17,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from mlflow_llamaduo.config import Canary, Shadow, load
 from mlflow_llamaduo.errors import ConfigError
-from mlflow_llamaduo.serving.config_file import read_file
+from mlflow_llamaduo.serving.config_file import OURS, read_file
 from mlflow_llamaduo.serving.run import ServeArgs
 from tests.integration.ray_head import ray_head
 from tests.integration.served import ROOT, Registry, answers, ask, environment, free_port, registry, started
@@ -153,6 +153,7 @@ def until(seen: Callable[[], bool], within_s: float = 240.0) -> None:
         ({"applications": []}, "one with import_path mlflow_llamaduo.serving.run:from_args is wanted"),
         ({"applications": [{"import_path": "os:getcwd", "name": "a"}]}, "one with import_path"),
         ({"http_options": {"port": "x"}}, "http_options.port"),
+        ({"applications": [{"import_path": OURS, "name": "a", "args": {"tasks": []}}]}, "tasks: List should have"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
