@@ -105,6 +105,11 @@ class Shelf:
             try:
                 return self.stored(names), why
             except DataError as unknown:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    raise DataError(
+                        f"MLflow does not know {' and '.join(names.values())}: run `llamaduo run` until its gate "
+                        f"passes, or set MLFLOW_TRACKING_URI to where that was ({why})"
+                    ) from error
                 raise DataError(f"{unknown}; it says: {why}") from error
 
     def folder(self, pick: Pick) -> Path:
