@@ -13,7 +13,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve as ray_serve
 from ray.serve import Application
@@ -186,7 +185,7 @@ def _champion(model: Model) -> Pick:
     pick = model.pick(CHAMPION)
     if pick is None:
         raise DataError(
-            f"{model.name} has no champion in {mlflow.get_registry_uri()}: run `llamaduo run` until its gate passes, "
+            f"{model.name} has no champion in MLflow: run `llamaduo run` until its gate passes, "
             "or give a version the alias champion (mlflow ui, Models)"
         )
     return pick
