@@ -47,8 +47,8 @@ def measure() -> Iterator[Row]:
     folder = Path(tempfile.mkdtemp(prefix="llamaduo-saturation-"))
     try:
         versions(folder, 4)
-        with ours(folder, **SIZES) as url:
-            seen = asyncio.run(_saturate(url, folder))
+        with ours(folder, **SIZES) as own:
+            seen = asyncio.run(_saturate(own.url, folder))
     finally:
         clear(folder)
     name = f"{SECONDS:g} s at saturation, {CLIENTS} clients, {100 * LEAVES:g} % of the streams left in the middle"

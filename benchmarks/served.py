@@ -11,8 +11,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import psutil
 
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.pyfunc_model import Package
@@ -104,16 +106,36 @@ def server(command: list[str], folder: Path, url: str, **variables: str) -> Iter
                 process.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs: its address, and the process that was started."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It gets no processor for the length of the block: what runs beside it is measured as if it were alone."""
+        tree = [*(top := psutil.Process(self.process.pid)).children(recursive=True), top]
+        for process in tree:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(tree):
+                process.resume()
+
+
 @contextmanager
-def ours(folder: Path, python: str = sys.executable, **settings: object) -> Iterator[str]:
-    """`llamaduo serve` with settings of `serving`: its address."""
+def ours(folder: Path, python: str = sys.executable, **settings: object) -> Iterator[Served]:
+    """`llamaduo serve` with settings of `serving`."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [python, "-m", "mlflow_llamaduo", "serve", "--task", "closed_qa", "--port", str(port)]
     command += [part for key, value in settings.items() for part in ("--set", f"serving.{key}={value}")]
     home = {"LLAMADUO_HOME": str(folder / "home")}
-    with server(command, folder, f"{url}/healthz", **home):
-        yield url
+    with server(command, folder, f"{url}/healthz", **home) as process:
+        yield Served(url, process)
 
 
 def _answers(url: str) -> bool:

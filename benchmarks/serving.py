@@ -12,12 +12,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.load import Load, load
 from benchmarks.row import Row
-from benchmarks.served import BASE, ROOT, clear, free_port, ours, server, versions
+from benchmarks.served import BASE, ROOT, Served, clear, free_port, ours, server, versions
 from mlflow_llamaduo.base_models import resolve
 
 TOKENS = 48
@@ -63,7 +65,8 @@ def bodies(count: int, models: list[str]) -> list[dict[str, Any]]:
 def _beside_mlflow(folder: Path, adapter: Path) -> Iterator[Row]:
     alone = _one_by_one(adapter)
     peer = _mlflow(folder)
-    with ours(folder, batch_size=AT_ONCE, adapters=FOUR) as url:
+    with ours(folder, batch_size=AT_ONCE, adapters=FOUR) as own:
+        url = own.url
         load(url, bodies(FOUR, [f"closed_qa@{n}" for n in range(1, FOUR + 1)]), 1)  # all adapters are loaded
         one = load(url, bodies(REQUESTS, ["closed_qa"]), AT_ONCE, stream=False)
         four = load(url, bodies(REQUESTS, [f"closed_qa@{n}" for n in range(1, FOUR + 1)]), AT_ONCE, stream=False)
@@ -126,42 +129,52 @@ def _beside_vllm(folder: Path, adapter: Path) -> Iterator[Row]:
     if not python.is_file():
         yield Row("vLLM engine on Ray Serve, not measured (no environment: make test-vllm)", 0.0, "tokens/s")
         return
-    peer, found = _vllm(folder, python, adapter), _through_ours(folder, python)
-    for at_once, own in found.items():
-        name = f"vLLM engine on Ray Serve, on CPU, {at_once} at once"
-        yield Row(name, own.rate, "tokens/s", "vLLM's own server", peer[at_once].rate)
-        yield Row(f"{name}: to the first token", own.first_ms, "ms", "vLLM's own server", peer[at_once].first_ms)
+    more: dict[str, Any] = {"engine": "vllm", "batch_size": 32, "adapters": 1, "waiting": 64}
+    with _vllm(folder, python, adapter) as peer, ours(folder, str(python), **more) as own:
+        for one in (peer, own):
+            load(one.url, bodies(8, ["closed_qa"]), 8)
+        for at_once, count in LEVELS.items():
+            turns = [_turn(own, peer, count, at_once, number) for number in range(TURNS)]
+            mine, its = ([turn[side] for turn in turns] for side in (0, 1))
+            name = f"vLLM engine on Ray Serve, on CPU, {at_once} at once"
+            yield Row(name, _rate(mine), "tokens/s", "vLLM's own server", _rate(its))
+            yield Row(f"{name}: to the first token", _first(mine), "ms", "vLLM's own server", _first(its))
 
 
-LEVELS = {1: 6, 8: 32, 32: 96}
-"""Requests by how many are open at once."""
+LEVELS = {1: 3, 8: 16, 32: 32}
+"""Requests of a turn by how many are open at once."""
+TURNS = 3
+"""The two take turns, each with the other stopped: a machine is faster and slower from minute to minute."""
 
 
-def _levels(url: str, model: str) -> dict[int, Load]:
-    load(url, bodies(8, [model]), 8)
-    return {at_once: load(url, bodies(count, [model]), at_once) for at_once, count in LEVELS.items()}
+def _turn(own: Served, peer: Served, count: int, at_once: int, number: int) -> tuple[Load, Load]:
+    """The same requests to both, new ones at every turn: both keep what they have read."""
+    asked = bodies(count * TURNS, ["closed_qa"])[number * count :][:count]
+    with peer.paused():
+        mine = load(own.url, asked, at_once)
+    with own.paused():
+        return mine, load(peer.url, asked, at_once)
 
 
-def _through_ours(folder: Path, python: Path) -> dict[int, Load]:
-    with ours(folder, str(python), engine="vllm", batch_size=32, adapters=1, waiting=64) as url:
-        return _levels(url, "closed_qa")
+def _rate(turns: list[Load]) -> float:
+    return sum(turn.tokens for turn in turns) / sum(turn.seconds for turn in turns)
 
 
-def _vllm(folder: Path, python: Path, adapter: Path) -> dict[int, Load]:
+def _first(turns: list[Load]) -> float:
+    return 1000 * median(first for turn in turns for first in turn.first_s)
+
+
+@contextmanager
+def _vllm(folder: Path, python: Path, adapter: Path) -> Iterator[Served]:
     """VLLM's own server with the same settings as our engine has."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(resolve(BASE).path)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
     command += ["--max-num-seqs", "32", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2"]
-    command += [
-        "--lora-modules",
-        f"closed_qa={adapter}",
-        "--no-enable-chunked-prefill",
-        "--generation-config",
-        "vllm",
-    ]
+    command += ["--lora-modules", f"closed_qa={adapter}", "--no-enable-chunked-prefill"]
+    command += ["--generation-config", "vllm"]
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     variables = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_NO_USAGE_STATS": "1"}
-    with server(command, folder, f"{url}/health", VLLM_LOGGING_LEVEL="ERROR", **variables):
-        return _levels(url, "closed_qa")
+    with server(command, folder, f"{url}/health", VLLM_LOGGING_LEVEL="ERROR", **variables) as process:
+        yield Served(url, process)
