@@ -5,7 +5,7 @@ Errors have OpenAI's shape, so that its clients show them: `{"error": {"message"
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
@@ -128,12 +128,48 @@ def read(body: bytes) -> ChatRequest | Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What came of answer `index`: some text, the tokens that came with it, or why the answer ended."""
+    """What came of answer `index`: some text, the tokens that came with it, or why the answer ended.
+
+    `tokens` are told where log-probabilities were asked for; `written` counts them always.
+    """
 
     index: int
     text: str
     tokens: tuple[dict[str, Any], ...] = ()
     finish: str | None = None
+    written: int = 1
+
+    def __add__(self, then: "Delta") -> "Delta":
+        """This, and what came after it of the same answer."""
+        tokens, written = self.tokens + then.tokens, self.written + then.written
+        return Delta(self.index, self.text + then.text, tokens, then.finish, written)
+
+
+class Together:
+    """Pieces that come within a moment as one: on a GPU a token takes less time than a message through Ray.
+
+    The first piece goes at once, and an answer's last with all that is held; no timer runs: what is held goes with
+    the first token after the moment.
+
+    Args:
+        moment_s: seconds between two messages.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, moment_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._moment_s = moment_s
+        self._clock = clock
+        self._sent = -moment_s
+        self._held: dict[int, Delta] = {}
+
+    def take(self, delta: Delta) -> list[Delta]:
+        """What is to go now, by answer."""
+        held, now = self._held.get(delta.index), self._clock()
+        self._held[delta.index] = held + delta if held else delta
+        if delta.finish is None and now - self._sent < self._moment_s:
+            return []
+        ready, self._held, self._sent = list(self._held.values()), {}, now
+        return ready
 
 
 @dataclass(frozen=True, slots=True)

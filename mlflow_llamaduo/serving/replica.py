@@ -17,12 +17,14 @@ from mlflow_llamaduo.inference.engine import Chosen, Sampling
 from mlflow_llamaduo.inference.voice import Voice
 from mlflow_llamaduo.pyfunc_model import Package, read_package
 from mlflow_llamaduo.quiet import hush
-from mlflow_llamaduo.serving.protocol import ChatRequest, Delta, Refusal, Usage
+from mlflow_llamaduo.serving.protocol import ChatRequest, Delta, Refusal, Together, Usage
 from mlflow_llamaduo.serving.seats import SPARE, Seat, Seats
 from mlflow_llamaduo.serving.shelf import Shelf, hurried
 from mlflow_llamaduo.serving.spoken import Spoken
 from mlflow_llamaduo.serving.writer import TransformersWriter, Writer
 
+MOMENT_S = 0.04
+"""Between two messages of a stream: nobody reads faster."""
 LEAST_LOGPROB = -9999.0
 """OpenAI's logarithm of what cannot be: JSON has no infinity."""
 AGAIN_AFTER_S = 30
@@ -90,7 +92,7 @@ class Replica:
             likeliest=(request.top_logprobs or 0) if request.logprobs else None,
         )
         answers = [Spoken(voice.text, request.stops) for _ in range(request.n)]
-        written = 0
+        together, written = Together(MOMENT_S), 0
         async with aclosing(conversation.steps()) as steps:
             async for step in steps:
                 first = first or time.monotonic() - began
@@ -104,7 +106,8 @@ class Replica:
                 finish = _finish(voice, answer, chosen.token) if over else None
                 tokens = (_told(voice, chosen),) if request.logprobs else ()
                 if text or tokens or finish:
-                    yield Delta(step.sample, text, tokens, finish)
+                    for piece in together.take(Delta(step.sample, text, tokens, finish)):
+                        yield piece
         yield Usage(len(ids), written, first, time.monotonic() - began)
 
     async def _seat(self, pick: Pick) -> Seat | Refusal:

@@ -10,6 +10,7 @@ from mlflow_llamaduo.serving.protocol import (
     Chunks,
     Delta,
     Refusal,
+    Together,
     Usage,
     completion,
     read,
@@ -131,6 +132,51 @@ def events(*deltas: Delta, **asked: bool) -> list[Any]:
     assert all(line.startswith("data: ") for line in lines)
     assert lines.pop() == "data: [DONE]"
     return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def sent(steps: list[tuple[float, Delta]], moment_s: float = 0.04) -> list[tuple[float, Delta]]:
+    """What goes out, and when, of pieces that come after some seconds each."""
+    now = 0.0
+    together = Together(moment_s, lambda: now)
+    found = []
+    for after, delta in steps:
+        now += after
+        found += [(round(now, 3), piece) for piece in together.take(delta)]
+    return found
+
+
+def test_pieces_that_come_within_a_moment_go_as_one_and_the_first_at_once() -> None:
+    steps = [(0.01, Delta(0, text)) for text in ("In ", "the ", "town ", "of ", "Arn", ", ")]
+
+    found = sent([*steps, (0.01, Delta(0, "Or", finish="stop"))])
+
+    assert found == [
+        (0.01, Delta(0, "In ")),
+        (0.05, Delta(0, "the town of Arn", written=4)),
+        (0.07, Delta(0, ", Or", finish="stop", written=2)),
+    ]
+
+
+def test_pieces_that_come_slowly_go_one_by_one() -> None:
+    steps = [(0.05, Delta(0, "In ")), (0.05, Delta(0, "Arn", finish="stop"))]
+
+    assert [piece for _, piece in sent(steps)] == [piece for _, piece in steps]
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.1), st.integers(0, 2), st.text(max_size=3)), max_size=40))
+def test_nothing_is_lost_or_mixed_by_going_together(came: list[tuple[float, int, str]]) -> None:
+    steps = [(after, Delta(index, text, ({"token": text},))) for after, index, text in came]
+    ends = [(0.0, Delta(index, "", finish="stop")) for index in range(3)]
+
+    found = [piece for _, piece in sent([*steps, *ends])]
+
+    for index in range(3):
+        own = [delta for _, delta in [*steps, *ends] if delta.index == index]
+        got = [piece for piece in found if piece.index == index]
+        assert "".join(piece.text for piece in got) == "".join(delta.text for delta in own)
+        assert [token for piece in got for token in piece.tokens] == [token for d in own for token in d.tokens]
+        assert sum(piece.written for piece in got) == len(own)
+        assert [piece.finish for piece in got if piece.finish] == ["stop"] == [got[-1].finish]
 
 
 def test_a_streamed_answer_is_pieces_of_one_id_and_an_end() -> None:
