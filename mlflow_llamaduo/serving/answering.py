@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from grpc import RpcError
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
@@ -21,8 +22,10 @@ from mlflow_llamaduo.serving.protocol import ChatRequest, Delta, Refusal, Usage
 from mlflow_llamaduo.serving.routing import Route, champion_of
 
 AGAIN_AFTER_S = 1
-ELSEWHERE = (ActorDiedError, ActorUnavailableError)
+ELSEWHERE = (ActorDiedError, ActorUnavailableError, RpcError)
 """The replica has gone: as long as nothing was sent to the client, another one answers."""
+FAILED = (RayError, BackPressureError, RpcError)
+"""What Ray raises where a replica was asked; the last where a stream's connection broke."""
 NOT_LOADED = "model_not_loaded"
 log = logging.getLogger("ray.serve")
 Whole = tuple[tuple[Delta, ...], Usage]
@@ -119,7 +122,7 @@ class Answers:
             except TimeoutError:
                 response.cancel()
                 return _late(wait)
-            except (RayError, BackPressureError) as error:
+            except FAILED as error:
                 if last or not isinstance(error, ELSEWHERE):
                     return failure(error)
             else:
@@ -128,7 +131,8 @@ class Answers:
 
     async def _stream(self, asked: Asked) -> "Begun | Refusal":
         pick, wait = asked.route.pick, self._wait(asked)
-        replica = self._replica.options(stream=True, multiplexed_model_id=pick.key)
+        # By gRPC: a piece that comes as an object of Ray costs three times as much, and there is one for every token.
+        replica = self._replica.options(stream=True, multiplexed_model_id=pick.key, _by_reference=False)
         for last in (False, True):
             pieces = replica.stream.remote(pick, asked.request)
             try:
@@ -136,7 +140,7 @@ class Answers:
             except TimeoutError:
                 pieces.cancel()
                 return _late(wait)
-            except (RayError, BackPressureError) as error:
+            except FAILED as error:
                 if last or not isinstance(error, ELSEWHERE):
                     return failure(error)
             else:
@@ -158,7 +162,7 @@ class Answers:
             return None
         try:
             found: tuple[str, Whole] | None = await self._outside.answer.remote(asked.route.model.task, asked.request)
-        except (RayError, BackPressureError) as error:
+        except FAILED as error:
             log.warning("llamaduo: the service LLM could not be asked: %s", type(error).__name__)
             return None
         return found
@@ -175,7 +179,7 @@ class Begun:
         """All of them, the first one too; closed early, nothing more is written.
 
         Raises:
-            RayError: the replica has failed, or gone.
+            RayError, RpcError: the replica has failed, or gone.
         """
         ended = isinstance(self.first, Usage)
         try:
@@ -194,7 +198,7 @@ def who(request: ChatRequest, key: Key | None) -> str:
     return "\n".join(part for part in (key.name if key else "", request.user or "") if part)
 
 
-def failure(error: RayError | BackPressureError) -> Refusal:
+def failure(error: Exception) -> Refusal:
     """What a client is told of an error that came out of Ray: nothing of its text."""
     if isinstance(error, BackPressureError):
         return Refusal(503, "all replicas are busy: ask again", None, "overloaded", AGAIN_AFTER_S)

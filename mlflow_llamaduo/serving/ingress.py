@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from mlflow_llamaduo.config import Canary
 from mlflow_llamaduo.config import Shadow as ShadowSettings
 from mlflow_llamaduo.core.catalogue import CHAMPION, Catalogue, Pick
-from mlflow_llamaduo.serving.answering import Answered, Answers, Asked, Begun, failure, who
+from mlflow_llamaduo.serving.answering import FAILED, Answered, Answers, Asked, Begun, failure, who
 from mlflow_llamaduo.serving.following import Following
 from mlflow_llamaduo.serving.keys import Gatekeeper, Key
 from mlflow_llamaduo.serving.meters import Meters
@@ -80,6 +80,7 @@ class Ingress:
         shadow: DeploymentHandle | None = None,
     ) -> None:
         hurried()
+        self._loop = asyncio.get_running_loop()
         self._replica = replica
         self._gate = Gatekeeper(service.keys)
         self._meters = Meters()
@@ -218,13 +219,13 @@ class Ingress:
                         else:
                             deltas.append(piece)
                             yield chunks.event(piece)
-        except (RayError, BackPressureError) as error:  # the 200 is out: the stream must say it, and end
+        except FAILED as error:  # the 200 is out: the stream must say it, and end
             refusal = failure(error)
             status = refusal.status
             yield chunks.failed(refusal)
         finally:
             # Of a client that has gone as many tokens as it has got.
-            self._over(answered, status, usage, len(deltas))
+            self._over(answered, status, usage, sum(delta.written for delta in deltas))
         if usage is not None:
             self._tell(answered, {**completion(answered.by, deltas, usage), "id": chunks.id}, began_ns)
 
@@ -270,9 +271,13 @@ class Ingress:
 
     def _load(self, pick: Pick) -> str | None:
         """Have a replica load a version; called from the thread that follows the registry."""
+        return asyncio.run_coroutine_threadsafe(self._loaded(pick), self._loop).result()
+
+    async def _loaded(self, pick: Pick) -> str | None:
+        """Why a version could not be loaded, or None where it is."""
+        loading = self._replica.options(multiplexed_model_id=pick.key).load.remote(pick)
         try:
-            loading = self._replica.options(multiplexed_model_id=pick.key).load.remote(pick)
-            problem: str | None = loading.result(timeout_s=LOADED_WITHIN_S)
-        except (RayError, BackPressureError, TimeoutError) as error:
+            problem: str | None = await asyncio.wait_for(loading, LOADED_WITHIN_S)
+        except (*FAILED, TimeoutError) as error:
             return f"no replica could load version {pick.number} ({type(error).__name__})"
         return problem
