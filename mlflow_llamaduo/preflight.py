@@ -18,6 +18,7 @@ from mlflow_llamaduo.coverage.split import split
 from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.places import check_cache, check_storage, check_working_folder
+from mlflow_llamaduo.prices import case_of
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.family import family
@@ -46,7 +47,16 @@ def check(project: Project) -> Gathered:
 def before_a_run(project: Project) -> list[str]:
     """A line for each thing that would stop a run before it starts; what takes seconds comes last."""
     problems = missing(*project.service_llm.models)
-    for wanted in (check_judges, check_engine, check_growth, check_prompts, check_base, check_ray, check_checkpoints):
+    for wanted in (
+        check_judges,
+        check_engine,
+        check_costs,
+        check_growth,
+        check_prompts,
+        check_base,
+        check_ray,
+        check_checkpoints,
+    ):
         try:
             wanted(project)
         except ConfigError as error:
@@ -62,6 +72,15 @@ def check_models(*models: ServiceModel) -> None:
     """
     if problems := missing(*models):
         raise ConfigError("\n".join(problems))
+
+
+def check_costs(project: Project) -> None:
+    """That everything in `costs` has a price.
+
+    Raises:
+        ConfigError: a name is not in the price book.
+    """
+    case_of(project.costs, 0.0)
 
 
 def check_judges(project: Project) -> None:

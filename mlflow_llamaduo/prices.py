@@ -7,8 +7,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, ValidationError
 
-from mlflow_llamaduo.config import ServiceModel, nearest
-from mlflow_llamaduo.core.cost import HOURS_A_MONTH, ApiPrice, LocalPrice, electricity_usd_per_month
+from mlflow_llamaduo.config import Costs, ServiceModel, nearest
+from mlflow_llamaduo.core.cost import (
+    HOURS_A_MONTH,
+    ApiPrice,
+    Case,
+    LocalPrice,
+    Speed,
+    Workload,
+    electricity_usd_per_month,
+)
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.service_llm.terms import terms
 
@@ -72,7 +80,7 @@ class PriceBook(BaseModel):
             return entry
         raise ConfigError(
             f"no server {name!r} in the price book{nearest(name, self.servers)}: it has {', '.join(self.servers)}; "
-            "add yours in a file of your own, --prices FILE"
+            "add yours in a file of your own (--prices FILE, or costs.prices)"
         )
 
     def local_price(self, server: ServerEntry, *, finetuning_usd: float, servers: int) -> LocalPrice:
@@ -102,6 +110,22 @@ def price_book(file: Path | None = None) -> PriceBook:
         raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{file}: {_first(error)}") from error
+
+
+def case_of(costs: Costs, finetuning_usd: float) -> Case:
+    """What a configuration asks, once the fine-tuning has cost so many dollars.
+
+    Raises:
+        ConfigError: a name is not in the price book, or the file of `costs.prices` is none.
+    """
+    try:
+        book = price_book(Path(costs.prices) if costs.prices else None)
+        api, _ = book.api_price(costs.api)
+        local = book.local_price(book.server(costs.server), finetuning_usd=finetuning_usd, servers=costs.servers)
+    except ConfigError as error:
+        raise ConfigError(f"costs: {error}") from error
+    workload = Workload(costs.input_mtok_per_day, costs.output_mtok_per_day)
+    return Case(workload, api, local, Speed(costs.tokens_per_second, costs.peak) if costs.tokens_per_second else None)
 
 
 def _first(error: ValidationError | TypeError) -> str:

@@ -75,7 +75,8 @@ def _from_registry(uri: str) -> TaskPrompt:
     try:
         found = mlflow.genai.load_prompt(uri)
     except MlflowException as error:
-        raise ConfigError(f"no prompt {uri} in the MLflow Prompt Registry at {mlflow.get_registry_uri()}") from error
+        # Not where it was looked for: an address may hold a password.
+        raise ConfigError(f"no prompt {uri} in the Prompt Registry of MLFLOW_TRACKING_URI") from error
     if not isinstance(found.template, str):
         raise ConfigError(f"{uri} is a chat prompt: a text prompt is wanted, the system message")
     return TaskPrompt("", found.template.strip(), f"{URI}{found.name}/{found.version}")

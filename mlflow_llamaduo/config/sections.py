@@ -287,15 +287,19 @@ class Stops(Section):
 
 
 class Costs(Section):
-    """The break-even question: dollars, and millions of tokens a day (defaults: paper, Table 2, light)."""
+    """The break-even question: millions of tokens a day, and names of the price book (paper, Table 2, light).
+
+    With `tokens_per_second`, of answers by one server, servers follow from the load, and `servers` does not count.
+    """
 
     input_mtok_per_day: Usd = 10.0
     output_mtok_per_day: Usd = 1.0
-    api_input_usd_per_mtok: Usd = 5.0
-    api_output_usd_per_mtok: Usd = 15.0
-    server_usd: Usd = 2539.0
-    electricity_usd_per_month: Usd = 30.0
+    api: str = "gpt-4o-2024-08"
+    server: str = "l4"
     servers: Positive = 1
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    peak: Annotated[float, Field(ge=1)] = 1.0
+    prices: str = ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.core.cost import ApiPrice, LocalPrice, Workload, breakeven_months
 from mlflow_llamaduo.core.figures import win_rate
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Grown
 from mlflow_llamaduo.core.rounds import Round
 from mlflow_llamaduo.core.rules import SCORES
 from mlflow_llamaduo.core.scoring import Scorecard, perf_matching
+from mlflow_llamaduo.prices import case_of
 
 
 def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: float) -> dict[str, float]:
@@ -37,17 +37,7 @@ def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_
         "cost/service_llm_usd": finished.service_llm_usd,
         "cost/training_usd": finished.training_usd,
     }
-    costs = project.costs
-    months = breakeven_months(
-        Workload(costs.input_mtok_per_day, costs.output_mtok_per_day),
-        ApiPrice(costs.api_input_usd_per_mtok, costs.api_output_usd_per_mtok),
-        LocalPrice(
-            invested_usd,
-            costs.server_usd,
-            costs.electricity_usd_per_month,
-            costs.servers,
-        ),
-    )
+    months = case_of(project.costs, invested_usd).breakeven_months
     if months is not None:
         metrics["cost/breakeven_months"] = months
     return metrics

@@ -1,10 +1,13 @@
 """Table 2 of the paper; its printed 3,369 for two light months misses one month of electricity."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.config import Costs
+from mlflow_llamaduo.config import Costs, Project
 from mlflow_llamaduo.core.cost import (
     HEAVY,
     LIGHT,
@@ -22,6 +25,9 @@ from mlflow_llamaduo.core.cost import (
     local_usd,
     servers_needed,
 )
+from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.preflight import check_costs
+from mlflow_llamaduo.prices import case_of
 
 GPT_4O = ApiPrice(5, 15)
 ONE_SERVER = LocalPrice(finetuning_usd=800, server_usd=2539, electricity_usd_per_month=30)
@@ -87,11 +93,32 @@ def test_break_even_never_comes_when_the_electricity_costs_as_much_as_the_api(in
 
 
 def test_the_configuration_s_defaults_are_the_light_column_of_table_2() -> None:
-    costs = Costs()
+    case = case_of(Costs(), 800)
 
-    assert Workload(costs.input_mtok_per_day, costs.output_mtok_per_day) == LIGHT
-    assert ApiPrice(costs.api_input_usd_per_mtok, costs.api_output_usd_per_mtok) == GPT_4O
-    assert LocalPrice(800, costs.server_usd, costs.electricity_usd_per_month, costs.servers) == ONE_SERVER
+    assert (case.workload, case.api, case.speed) == (LIGHT, GPT_4O, None)
+    assert case.local.electricity_usd_per_month == pytest.approx(30)
+    assert replace(case.local, electricity_usd_per_month=30) == ONE_SERVER
+
+
+def test_a_configured_speed_gives_the_servers_and_a_file_the_prices(tmp_path: Path) -> None:
+    book = tmp_path / "prices.yaml"
+    book.write_text("servers: {shelf: {usd: 1000, watts: 0, date: 2026-11, source: ours}}")
+    costs = Costs(output_mtok_per_day=8.64, server="shelf", servers=9, tokens_per_second=30, peak=2, prices=str(book))
+
+    assert case_of(costs, 0).sized == LocalPrice(0, 1000, 0, servers=7)
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        (Costs(server="g5.large"), r"costs: no server 'g5.large' in the price book; did you mean 'g5.xlarge'\?"),
+        (Costs(api="gpt-5o"), r"costs: unknown service LLM 'gpt-5o'"),
+        (Costs(prices="none.yaml"), r"costs: none\.yaml cannot be read"),
+    ],
+)
+def test_what_has_no_price_is_said_before_a_run(costs: Costs, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_costs(Project(task="qa", folder=Path(), profile="local", base_model="none", costs=costs))
 
 
 def test_two_hundred_and_twenty_nine_watts_are_the_paper_s_thirty_dollars() -> None:
