@@ -149,7 +149,7 @@ TURNS = 3
 
 def _turn(own: Served, peer: Served, count: int, at_once: int, number: int) -> tuple[Load, Load]:
     """The same requests to both, new ones at every turn: both keep what they have read."""
-    asked = bodies(count * TURNS, ["closed_qa"])[number * count :][:count]
+    asked = bodies(count * TURNS, ["closed_qa"])[number * count : (number + 1) * count]
     with peer.paused():
         mine = load(own.url, asked, at_once)
     with own.paused():

@@ -42,7 +42,7 @@ OF_OUR_OWN = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
     "RAY_SERVE_PROXY_USE_GRPC": "1",
 }
-"""How Ray works in a cluster of our own, where the environment does not say otherwise."""
+"""Where the environment does not say otherwise; Serve's own processes hear it in a cluster that begins here only."""
 ADDRESS = "RAY_ADDRESS"
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for a job's driver: the job's runtime environment, as JSON."""

@@ -275,8 +275,8 @@ class Ingress:
 
     async def _loaded(self, pick: Pick) -> str | None:
         """Why a version could not be loaded, or None where it is."""
-        loading = self._replica.options(multiplexed_model_id=pick.key).load.remote(pick)
         try:
+            loading = self._replica.options(multiplexed_model_id=pick.key).load.remote(pick)
             problem: str | None = await asyncio.wait_for(loading, LOADED_WITHIN_S)
         except (*FAILED, TimeoutError) as error:
             return f"no replica could load version {pick.number} ({type(error).__name__})"
