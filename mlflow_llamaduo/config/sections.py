@@ -197,10 +197,6 @@ class FineTune(Section):
         """Of the adapters that any number of rows makes."""
         return max(self.lora_rank, *(volume.lora_rank or 0 for volume in self.from_rows.values()), 0)
 
-    def usd(self, seconds: float) -> float:
-        """Dollars of all workers for so many seconds of training; `usd_per_hour` is one worker's price."""
-        return self.workers * self.usd_per_hour * seconds / 3600
-
 
 class Inference(Section):
     """How the local model answers the test prompts: K responses a prompt, sampled (paper, section 4.1).

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.figures import win_rate
+from mlflow_llamaduo.core.ledger import figures
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Grown
 from mlflow_llamaduo.core.rounds import Round
@@ -36,6 +37,9 @@ def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_
         "data/synthetic_rejected": float(finished.rejected),
         "cost/service_llm_usd": finished.service_llm_usd,
         "cost/training_usd": finished.training_usd,
+        "cost/inference_usd": finished.inference_usd,
+        "cost/total_usd": invested_usd,
+        **{f"ledger/{name}": value for name, value in figures(finished.ledger).items()},
     }
     months = case_of(project.costs, invested_usd).breakeven_months
     if months is not None:

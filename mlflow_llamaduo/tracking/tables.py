@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mlflow_llamaduo.core.interval import Estimate
+from mlflow_llamaduo.core.ledger import usd
 from mlflow_llamaduo.core.records import Comparison, Grown, Judgement, Pair, Response, Verdict
 from mlflow_llamaduo.core.rounds import Round, State
 from mlflow_llamaduo.core.rules import BASELINES, SCORES, THRESHOLDS
@@ -89,13 +90,12 @@ def _decision(r: Round) -> list[str]:
 
 
 def _round_row(r: Round, service_llm: Scorecard | None, thresholds: Sequence[float]) -> tuple[str, ...]:
-    dollars = r.service_llm_usd + r.training_usd
     return (
         f"round {r.number}",
         *_scores(r.scorecard, service_llm, thresholds),
         str(r.train_rows),
         f"{r.seconds:.0f}",
-        f"{dollars:.2f}",
+        f"{usd(r.ledger):.2f}",
     )
 
 

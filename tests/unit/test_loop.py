@@ -11,6 +11,7 @@ import pytest
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.figures import Against
+from mlflow_llamaduo.core.ledger import Entry, Ledger
 from mlflow_llamaduo.core.records import Adapter, Comparison, Grown, Judgement, PairSet, Rejected, Response, Version
 from mlflow_llamaduo.core.rounds import Round, Split, State
 from mlflow_llamaduo.core.scoring import Scorecard
@@ -170,8 +171,8 @@ class _Tracker:
 
         yield SimpleNamespace(run_id=f"run{number}", record=record)
 
-    def service_llm_usd(self, number: int) -> float:
-        return 0.5 * (number + 1)
+    def ledger(self, number: int) -> Ledger:
+        return (Entry(f"round {number}", "judge", 0.5 * (number + 1)), Entry(f"round {number}", "train", 1.0))
 
 
 def limited(rounds: int = 3, gate: float = 70.0, **limits: Any) -> Project:
