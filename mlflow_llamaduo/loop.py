@@ -61,6 +61,7 @@ def align(project: Project, stages: Stages, journal: Journal) -> Outcome:
         while (stop := stop_reason(state, project.stops)) is None:
             state = _round(state, project, stages, journal)
             journal.update(state=state)
+            stages.tracker.account(state)
     except BudgetError as error:
         return Outcome(state, "budget", str(error))
     if stop == "passed":  # only now: a run that dies must not find its own version as the champion to beat

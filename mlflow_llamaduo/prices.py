@@ -11,10 +11,7 @@ from mlflow_llamaduo.config import Costs, ServiceModel, nearest
 from mlflow_llamaduo.core.cost import (
     HOURS_A_MONTH,
     ApiPrice,
-    Case,
     LocalPrice,
-    Speed,
-    Workload,
     electricity_usd_per_month,
 )
 from mlflow_llamaduo.errors import ConfigError
@@ -129,22 +126,6 @@ def book_of(costs: Costs) -> PriceBook:
         return price_book(Path(costs.prices) if costs.prices else None)
     except ConfigError as error:
         raise ConfigError(f"costs: {error}") from error
-
-
-def case_of(costs: Costs, finetuning_usd: float) -> Case:
-    """What a configuration asks, once the fine-tuning has cost so many dollars.
-
-    Raises:
-        ConfigError: a name is not in the price book, or the file of `costs.prices` is none.
-    """
-    book = book_of(costs)
-    try:
-        api, _ = book.api_price(costs.api)
-        local = book.local_price(book.server(costs.server), finetuning_usd=finetuning_usd, servers=costs.servers)
-    except ConfigError as error:
-        raise ConfigError(f"costs: {error}") from error
-    workload = Workload(costs.input_mtok_per_day, costs.output_mtok_per_day)
-    return Case(workload, api, local, Speed(costs.tokens_per_second, costs.peak) if costs.tokens_per_second else None)
 
 
 def _first(error: ValidationError | TypeError) -> str:

@@ -61,7 +61,7 @@ def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outco
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
         with reached(), stages(project, gathered, journal, prompts, say) as wired, wired.tracker.alignment():
             outcome = align(project, wired, journal)
-            wired.tracker.finish(outcome.state, outcome.stop)
+            wired.tracker.finish(outcome.state, outcome.stop, outcome.detail)
     return outcome
 
 

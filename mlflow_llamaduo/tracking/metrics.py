@@ -12,7 +12,7 @@ from mlflow_llamaduo.core.records import Adapter, Grown
 from mlflow_llamaduo.core.rounds import Round
 from mlflow_llamaduo.core.rules import SCORES
 from mlflow_llamaduo.core.scoring import Scorecard, perf_matching
-from mlflow_llamaduo.prices import case_of
+from mlflow_llamaduo.outlook import outlook_of
 
 
 def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: float) -> dict[str, float]:
@@ -41,7 +41,7 @@ def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_
         "cost/total_usd": invested_usd,
         **{f"ledger/{name}": value for name, value in figures(finished.ledger).items()},
     }
-    months = case_of(project.costs, invested_usd).breakeven_months
+    months = outlook_of(project.costs, invested_usd).case.breakeven_months
     if months is not None:
         metrics["cost/breakeven_months"] = months
     return metrics

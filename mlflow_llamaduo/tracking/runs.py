@@ -27,6 +27,7 @@ from mlflow_llamaduo.evidence import summary as summary_of
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
 from mlflow_llamaduo.service_llm.family import told
+from mlflow_llamaduo.tracking.account import account_of
 from mlflow_llamaduo.tracking.judged import log_judged
 from mlflow_llamaduo.tracking.metrics import card_metrics, matching_metrics
 from mlflow_llamaduo.tracking.once import only, tagged
@@ -148,13 +149,27 @@ class Tracker:
         run_id = self._round_run_id or self.run_id
         trace_call(model, request, answer, purpose, experiment_id=self._experiment_id, run_id=run_id)
 
-    def finish(self, state: State, stop: StopReason) -> None:
-        """Outcome, table and break-even, on the parent run."""
+    def account(self, state: State, detail: str = "") -> None:
+        """`alignment.json` on the parent run: all that it has come to so far."""
+        account = account_of(
+            self._project,
+            state,
+            self._journal.entry(),
+            gathered=self._gathered,
+            prompts=self.prompts,
+            ledger=self.ledger(),
+            detail=detail,
+        )
+        self._client.log_dict(self.run_id, account, "alignment.json")
+
+    def finish(self, state: State, stop: StopReason, detail: str = "") -> None:
+        """Outcome, table and account, on the parent run."""
         mlflow.set_tag("llamaduo.outcome", stop)
         mlflow.log_text(summary(state, self._project.judging.thresholds) + "\n", "summary.txt")
         if state.rounds:
             mlflow.log_dict(self.scorecard(state.rounds[-1].scorecard), "scorecard.json")
         self._journal.update(stop=stop)
+        self.account(state, detail)
         point_here(self._mlflows_own, self.run_id, stop)
 
     def log_judged(self, judged: Judged, run_id: str, tags: dict[str, str], *, wait: bool = True) -> None:
