@@ -21,6 +21,7 @@ from mlflow_llamaduo.export_commands import export
 from mlflow_llamaduo.key_commands import keys
 from mlflow_llamaduo.options import TYPED, flag, late_project_options, project_options, say, yes_option
 from mlflow_llamaduo.registry_commands import REGISTRY
+from mlflow_llamaduo.report_commands import report
 from mlflow_llamaduo.stage_commands import STAGES
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -41,6 +42,7 @@ def cli() -> None:
     llamaduo promote --task closed_qa --reason "reads well"     (and: reject, rollback)
     llamaduo serve --task closed_qa      the champion behind an OpenAI-compatible endpoint
     llamaduo export --task closed_qa --to DIR      one folder for a machine without any network
+    llamaduo report --run RUN_ID         one page of all that an alignment came to
     llamaduo cost --workload light       when the local model is the cheaper one
 
     The other commands are the stages of the loop, each alone, JSONL in and out.
@@ -202,7 +204,7 @@ def _alone(context: click.Context, option: str, more: bool) -> None:
         raise ConfigError(f"{other} does not go with {option}: what it names says what is served, and how")
 
 
-for command in (*STAGES, *REGISTRY, cost, export, keys):
+for command in (*STAGES, *REGISTRY, cost, export, keys, report):
     cli.add_command(command)
 
 

@@ -20,6 +20,7 @@ from mlflow_llamaduo.preflight import same_family
 from mlflow_llamaduo.prompts import Prompts, registered, task_prompts
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
+from mlflow_llamaduo.report.make import report
 from mlflow_llamaduo.service_llm.client import ReplyStore
 from mlflow_llamaduo.service_llm.store import REPLIES
 from mlflow_llamaduo.service_llm.work import Account
@@ -62,6 +63,7 @@ def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outco
         with reached(), stages(project, gathered, journal, prompts, say) as wired, wired.tracker.alignment():
             outcome = align(project, wired, journal)
             wired.tracker.finish(outcome.state, outcome.stop, outcome.detail)
+            report(wired.tracker.run_id)
     return outcome
 
 
