@@ -16,6 +16,7 @@ CHATTY_MLFLOW = (
 def hush() -> None:
     """Keep the model libraries and MLflow's set-up steps to errors; call it before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.filterwarnings("ignore", module=r"(transformers|peft|trl|bitsandbytes|torch|datasets)\b")
     # Local paths match two of MLflow's source types; an input example would load the model just to log it.
     warnings.filterwarnings("ignore", message=".*dataset source can be interpreted in multiple ways")

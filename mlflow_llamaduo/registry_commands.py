@@ -32,7 +32,6 @@ def of_task(command: Callable[..., None]) -> Callable[..., None]:
         from mlflow_llamaduo.quiet import hush
 
         hush()
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         project = load(task, profile)
         try:
             command(project=project, **given)

@@ -27,6 +27,9 @@ def report(run_id: str, out: Path | None, show: bool) -> None:
     if show and out is None:
         raise click.UsageError("--open wants --out")
     check_out(out)
+    from mlflow_llamaduo.quiet import hush
+
+    hush()
     from mlflow_llamaduo.report.make import FILE
     from mlflow_llamaduo.report.make import report as make
 

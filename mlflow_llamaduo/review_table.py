@@ -92,7 +92,7 @@ def _closely(version: Seen) -> Iterator[str]:
     gate = version.decision.partition(":")[0]
     yield f"version {version.number}" + (f" ({plain(', '.join(version.aliases))})" if version.aliases else "")
     known = {"gate": gate or "none: llamaduo did not make it", "parity": version.parity, "run": version.run_id}
-    known["as a shadow"] = version.shadow
+    known |= {"as a shadow": version.shadow, "report": version.report}
     lineage = version.evidence.lineage if version.evidence else None
     yield _labelled("gate", known.pop("gate"))
     for passed, said in lineage.rules if lineage else ():

@@ -4,6 +4,7 @@ A version that somebody else made, or whose files are gone, is a version still: 
 `note` says why. What was written into a version may have been written by anybody: it is taken apart here once.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mlflow_llamaduo.champion import fetch_evidence
+from mlflow_llamaduo.core.ledger import Ledger, figures
+from mlflow_llamaduo.core.records import Version
 from mlflow_llamaduo.core.rules import SCORES
 from mlflow_llamaduo.core.scoring import Scorecard, Scored
 from mlflow_llamaduo.core.shadowed import Shadowed
@@ -28,6 +31,8 @@ AT_ONCE = 8
 GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow answers where there is no such run."""
 SAID = "llamaduo.review."
+REPORT, LEDGER = "llamaduo.report", "llamaduo.ledger"
+"""Where the alignment's report is, and what the version's round has cost by stage, as JSON."""
 COUNTS = ("prompts", "responses", "judgings", "unjudged")
 COSTS = ("cost/service_llm_usd", "cost/training_usd", "cost/inference_usd")
 
@@ -115,8 +120,25 @@ class Seen:
     usd: float | None = None
     judge_prompt: str = ""
     shadow: str = ""
+    report: str = ""
     evidence: Evidence | None = field(default=None, repr=False)
     note: str = ""
+
+
+def tell(version: Version, *, run_id: str, experiment_id: str, ledger: Ledger) -> None:
+    """Link a version to the report of its alignment, and say what its round has cost.
+
+    A description that is there is a person's, and stays.
+
+    Raises:
+        MlflowException: MLflow cannot be written, or the version is gone.
+    """
+    client, number = MlflowClient(), str(version.number)
+    client.set_model_version_tag(version.name, number, REPORT, f"runs:/{run_id}/report.html")
+    client.set_model_version_tag(version.name, number, LEDGER, json.dumps(figures(ledger)))
+    if not client.get_model_version(version.name, number).description:
+        link = f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html"
+        client.update_model_version(version.name, number, f"[The report of its alignment]({link})")
 
 
 @contextmanager
@@ -181,6 +203,7 @@ def _seen(client: MlflowClient, aliases: Mapping[str, str], version: ModelVersio
         usd=sum(costs) if costs else None,
         judge_prompt=of_run.get("llamaduo.prompt.judge", ""),
         shadow=shadowed.told() if shadowed else "",
+        report=tags.get(REPORT, ""),
         evidence=evidence,
         note=note,
     )

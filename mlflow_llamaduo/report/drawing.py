@@ -63,12 +63,13 @@ STYLE: Any = {
 
 @dataclass
 class Drawing:
-    """One figure. `said` is what it shows, in words, for whoever does not see it."""
+    """One figure. `said` is what it shows, in words, for whoever does not see it; `caption` stands below it."""
 
     name: str
     title: str
     figure: Figure
     said: str = ""
+    caption: str = ""
     series: dict[str, str] = field(default_factory=dict)
     """Names by key, of what can be hidden."""
     _tips: list[str] = field(default_factory=list)

@@ -37,8 +37,8 @@ def scores_figure(account: Row) -> Drawing:
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         last = max([r["number"] for r in account["rounds"]], default=0)
         panels[-1].set_xlim(-0.5, last + 0.5)
-        if panels[0].get_legend_handles_labels()[0]:
-            panels[0].legend(loc="lower right", fontsize=8, ncols=2)
+        _legend(drawing, panels[0])
+        drawing.caption = "Means over the test prompts with their 95 % intervals; each mark says its figures."
         drawing.said = "Mean scores by round with 95 % intervals: " + "; ".join(_said(account))
     return drawing
 
@@ -57,9 +57,13 @@ def density_figure(models: Mapping[str, Model], shown: str) -> Drawing:
                 panel.set_title(f"{score}, by {_label(judge)}", fontsize=8)
         for panel in rows[-1]:
             panel.set_xlabel("score of one answer")
-        handles, labels = rows[0][0].get_legend_handles_labels()
-        drawing.figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-        drawing.said = f"Densities of precision and similarity by judge, of {', '.join(_order(models, shown))}"
+        _legend(drawing, rows[0][0])
+        drawing.said = (
+            f"Densities of precision and similarity by judge, of {', '.join(map(called, _order(models, shown)))}"
+        )
+        drawing.caption = (
+            "Each answer counts once, with the mean of its judgings. Judges' scales differ: compare within one."
+        )
     return drawing
 
 
@@ -91,7 +95,7 @@ def funnel_figure(account: Row, rejected: Mapping[int, Mapping[str, int]]) -> Dr
         panel.invert_yaxis()
         panel.grid(visible=False)
         named = [panel.barh(0, 0, color=colours[kind], label=_label(kind)) for kind in kinds]
-        drawing.figure.legend(handles=named, loc="outside lower center", ncols=4, fontsize=8)
+        drawing.figure.legend(handles=named, loc="outside upper left", ncols=4, fontsize=8)
         drawing.said = "; ".join(
             f"{name}: " + ", ".join(f"{count} {_label(kind)}" for kind, count in counts.items())
             for name, counts in lines
@@ -124,8 +128,8 @@ def cost_figure(outlook: Row) -> Drawing:
             panel.axvline(band["assumed"], linestyle=":", linewidth=1, color=INK)
         panel.set(xlabel="months", ylabel="dollars", xlim=(0, months[-1]), ylim=(0, None))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        panel.legend(loc="upper left", fontsize=8)
-        drawing.said = when(band)
+        _legend(drawing, panel)
+        drawing.said = drawing.caption = f"{when(band).capitalize()}."
     return drawing
 
 
@@ -210,6 +214,13 @@ def _order(models: Mapping[str, Model], shown: str) -> list[str]:
 def _kind_colour(kind: str, place: int) -> str:
     known = {"kept": CYCLE[2], "train": CYCLE[0], "dev": CYCLE[3], "test": CYCLE[4], "left_out": CYCLE[1]}
     return known.get(kind, (CYCLE[1], CYCLE[5], CYCLE[3], CYCLE[4])[place % 4])
+
+
+def _legend(drawing: Drawing, panel: Any) -> None:
+    """Above all panels, where it hides nothing."""
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        drawing.figure.legend(handles, labels, loc="outside upper left", ncols=4, fontsize=8)
 
 
 def _label(name: str) -> str:

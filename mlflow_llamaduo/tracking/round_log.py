@@ -53,6 +53,7 @@ class RoundLog:
         self._tracker.log_judged(judged, self.run_id, {"llamaduo.round": str(finished.number)})
         mlflow.log_dict(self._tracker.scorecard(finished.scorecard), "scorecard.json")
         mlflow.log_text(adapter.mask, "mask.md")
+        self._tracker.tell(finished)
         mlflow.set_tags(
             {
                 "llamaduo.decision": str(finished.decision),

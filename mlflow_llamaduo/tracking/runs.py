@@ -20,7 +20,7 @@ from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.ledger import Ledger, usd
 from mlflow_llamaduo.core.records import PairSet, TaskPrompt
-from mlflow_llamaduo.core.rounds import Judged, State, StopReason, Where, title
+from mlflow_llamaduo.core.rounds import Judged, Round, State, StopReason, Where, title
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.evidence import summary as summary_of
@@ -39,6 +39,7 @@ from mlflow_llamaduo.tracking.tables import (
     verdicts_table,
 )
 from mlflow_llamaduo.tracking.traces import trace_call
+from mlflow_llamaduo.versions import tell
 
 STAND_IN = (
     "The service LLM of this run is an offline stand-in: pairs come from a grammar and scores from reference "
@@ -148,6 +149,10 @@ class Tracker:
         """One call to the service LLM as a trace, on the run of its round, or else of the whole alignment."""
         run_id = self._round_run_id or self.run_id
         trace_call(model, request, answer, purpose, experiment_id=self._experiment_id, run_id=run_id)
+
+    def tell(self, finished: Round) -> None:
+        """The version of a round of the report that there will be, and of what the round has cost."""
+        tell(finished.version, run_id=self.run_id, experiment_id=str(self._experiment_id), ledger=finished.ledger)
 
     def account(self, state: State, detail: str = "") -> None:
         """`alignment.json` on the parent run: all that it has come to so far."""

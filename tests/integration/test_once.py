@@ -14,7 +14,7 @@ from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.tracking import Tracker, reached
 from tests.integration.test_registry import adapter, register
-from tests.integration.test_tracker import GATHERED
+from tests.integration.tracked import GATHERED
 from tests.unit.builders import project
 
 ROOT = Path(__file__).parents[2]

@@ -1,28 +1,17 @@
 """Runs and their nesting, in a real MLflow on SQLite."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_llamaduo.core.ledger import Entry
-from mlflow_llamaduo.core.pairwise import tally
-from mlflow_llamaduo.core.records import Comparison, Grown, PairSet, TaskPrompt
-from mlflow_llamaduo.core.rounds import Judged, Split, State
-from mlflow_llamaduo.coverage.gathered import Gathered
-from mlflow_llamaduo.coverage.source import Report
+from mlflow_llamaduo.core.records import PairSet, TaskPrompt
+from mlflow_llamaduo.core.rounds import State
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.tracking import Tracker
-from tests.unit.builders import adapter, card, project, response, round_, verdict
-
-NOTHING = PairSet(())
-GATHERED = Gathered(
-    Split(NOTHING, NOTHING, NOTHING),
-    Report("pairs.jsonl", 3, 1, {"messages": 1}, {"no_answer": 2}, {"email": 1}, {}),
-    (),
-)
+from tests.integration.tracked import GATHERED, recorded
+from tests.unit.builders import project
 
 
 @pytest.fixture
@@ -82,33 +71,6 @@ def test_an_alignment_that_goes_on_has_its_runs_again(journal: Journal, monkeypa
     assert nested(journal) == first
     tags = MlflowClient().get_run(own.info.run_id).data.tags
     assert (tags["llamaduo.continued_in"], tags["llamaduo.outcome"]) == (first[0], "rounds")
-
-
-def judged(text: str = "Arn") -> Judged:
-    responses = tuple(response(text, pair_id=f"p{number}", sample=0) for number in range(3))
-    judgements = tuple(verdict(r.id, 60.0 + n, reason="near | right") for n, r in enumerate(responses))
-    compared = tuple(
-        Comparison(r.id, "reference", "judge", first, "win") for r in responses for first in (True, False)
-    )
-    return Judged(responses, judgements, compared, {"exact_match": 12.5})
-
-
-def recorded(journal: Journal) -> Tracker:
-    """An alignment with two baselines and one round."""
-    tracker = Tracker(
-        project(), GATHERED, journal, {"judge": TaskPrompt("test", "Judge.")}, lambda: (Entry("base", "judge", 0.25),)
-    )
-    state = State(NOTHING, NOTHING, NOTHING)
-    with tracker.alignment():
-        for name, value in (("base", 40.0), ("service_llm", 80.0)):
-            tracker.baseline(name, name, card(value, value), judged(name), state)
-            state = state.with_baseline(name, card(value, value))
-        with tracker.round(0) as log:
-            duels = (tally(judged().comparisons),)
-            finished = replace(round_(0, 60.0), duels=duels, calls_saved=7, reference={"exact_match": 12.5})
-            others = replace(finished, others=(card(50, judge="acme/judge@2"),))
-            log.record(others, state.baselines, adapter(), NOTHING, Grown((), ()), judged())
-    return tracker
 
 
 def test_baselines_and_a_round_are_in_metrics_by_name(journal: Journal) -> None:
