@@ -54,7 +54,7 @@ lint: setup ## format, lint, types, import contracts, docs
 docs: setup ## the documentation on 127.0.0.1:8001
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
-bench: setup ## every benchmark, into benchmarks/README.md
+bench: setup ## every benchmark, into benchmarks/results and the table of benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
 clean: ## what can be made again; finished stages, paid replies and MLflow's files stay

@@ -1,60 +1,51 @@
 """`make bench`: every benchmark of this folder, its figures into benchmarks/README.md.
 
-`python -m benchmarks startup` runs one, and writes its part anew; the parts of the others stay as they are.
+`python -m benchmarks startup` runs one, and writes its part and its lines of the table anew; those of the others stay
+as they are. Each is kept as soon as it has ended: what is broken off is the benchmark it is at, and no other.
 """
 
-import datetime
-import os
-import platform
-import re
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-from benchmarks import curate, finetune, gate, inference, saturation, service_llm, serving, startup
-from benchmarks.row import COLUMNS, table_line
+from benchmarks.promises import PROMISES
+from benchmarks.results import load, measured, page, save
+from benchmarks.row import Row
 
-BENCHMARKS: dict[str, ModuleType] = {
-    "startup": startup,
-    "service_llm": service_llm,
-    "curate": curate,
-    "gate": gate,
-    "finetune": finetune,
-    "inference": inference,
-    "serving": serving,
-    "saturation": saturation,
-}
-README = Path(__file__).parent / "README.md"
-HEAD = """# Benchmarks
-
-Written by `make bench`, a part alone by `python -m benchmarks <part>`. A ratio is the figure over the peer's or the
-limit's, measured in the same run: compare ratios between machines and days, not seconds.
-"""
+BENCHMARKS = tuple(PROMISES)
+"""Modules of this folder, in the order in which they run; `measure` yields the rows."""
+HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Run those that are named, or all; print their tables, and write them."""
-    names = sys.argv[1:] or list(BENCHMARKS)
+    """Run those that are named, or all."""
+    names = sys.argv[1:] or BENCHMARKS
     if unknown := set(names).difference(BENCHMARKS):
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    parts = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", README.read_text(), re.MULTILINE | re.DOTALL))
+    run(names, HERE)
+
+
+def run(names: Sequence[str], folder: Path, measure: Callable[[str], Iterable[Row]] | None = None) -> None:
+    """Measure, keep in `folder`/results and write `folder`/README.md, one benchmark after the other."""
     for name in names:
-        parts[name] = _part(BENCHMARKS[name])
-        print(parts[name])
-    kept = [f"\n## {name}\n{parts[name].rstrip()}\n" for name in BENCHMARKS if name in parts]
-    README.write_text(HEAD + "".join(kept))
+        result = measured(f"python -m benchmarks {name}", (measure or _measure)(name))
+        save(result, folder / "results" / f"{name}.json")
+        write(folder)
+        print(*result.rows, sep="\n", flush=True)
 
 
-def _part(benchmark: ModuleType) -> str:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    lines = [
-        "",
-        f"{machine}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
-        "",
-        table_line(*COLUMNS),
-        table_line(*("---" for _ in COLUMNS)),
-    ]
-    return "\n".join([*lines, *(str(row) for row in benchmark.measure())]) + "\n"
+def write(folder: Path) -> None:
+    """The page of what is kept."""
+    files = {name: folder / "results" / f"{name}.json" for name in BENCHMARKS}
+    results = {name: load(file) for name, file in files.items() if file.is_file()}
+    (folder / "README.md").write_text(page(results, PROMISES))
+
+
+def _measure(name: str) -> Iterable[Row]:
+    # Imported when it is its turn: what one of them needs, Ray or torch, does not run beside another's figures.
+    rows: Iterable[Row] = import_module(f"benchmarks.{name}").measure()
+    return rows
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.row import Row
+from benchmarks.row import Row, of_turns
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 COVERAGE = Path(__file__).parents[1] / "projects" / "closed_qa" / "coverage.jsonl"
@@ -32,13 +33,13 @@ def measure() -> Iterator[Row]:
             environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             results.append(json.loads(done.stdout.splitlines()[-1]))
-    best = {name: max(result["tokens_per_second"] for result in results) for name, results in found.items()}
-    loss = {name: results[0]["dev_loss"] for name, results in found.items()}
-    memory = {name: min(result["peak_mb"] for result in results) for name, results in found.items()}
-    peer, limit = "bare trl", "hand-written loop"
-    yield Row("real tokens trained", best["ours"], "a second", peer, best["trl"], limit, best["loop"])
-    yield Row("dev loss after one epoch", loss["ours"], "nats", peer, loss["trl"], limit, loss["loop"])
-    yield Row("memory of a training process", memory["ours"], "MB", peer, memory["trl"], limit, memory["loop"])
+    for name, unit, key, best in (
+        ("real tokens trained", "a second", "tokens_per_second", max),
+        ("dev loss after one epoch", "nats", "dev_loss", median),
+        ("memory of a training process", "MB", "peak_mb", min),
+    ):
+        ours, theirs, bound = ([result[key] for result in found[contender]] for contender in ("ours", "trl", "loop"))
+        yield of_turns(name, unit, ours, ("bare trl", theirs), ("hand-written loop", bound), best)
 
 
 def _ours(folder: Path) -> tuple[Any, Callable[[], None]]:

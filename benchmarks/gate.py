@@ -16,11 +16,12 @@ stay from 0 to 100). That makes means and coverage like those of Table 1: mostly
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from scipy import stats
 
-from benchmarks.row import COLUMNS, Row, table_line
+from benchmarks.row import COLUMNS, Row, of_mean, of_share, table_line
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
 from mlflow_llamaduo.core.adaptive import FIRST, settled
 from mlflow_llamaduo.core.figures import Against
@@ -135,8 +136,8 @@ def _bootstrap(values: Floats, method: str) -> tuple[Floats, Floats]:
     return np.array([at.low for at in found]), np.array([at.high for at in found])
 
 
-def adaptive(trials: int, mean: float, failing: float = 0.0) -> tuple[float, float]:
-    """Percent of the judge calls saved at 15 prompts, and percent of decisions that are those of all M judgings.
+def adaptive(trials: int, mean: float, failing: float = 0.0) -> tuple[list[float], float]:
+    """Percent of the judge calls saved at 15 prompts, by trial; and percent of decisions that are those of all M.
 
     Args:
         trials: how many.
@@ -145,7 +146,7 @@ def adaptive(trials: int, mean: float, failing: float = 0.0) -> tuple[float, flo
     """
     world, gate = World(np.random.default_rng(int(10 * mean))), rules_of(DEFAULT_GATE)
     responses = [Response(f"p{n:03d}", k, "", "", f"{n} {k}", 1) for n, k in np.ndindex(PROMPTS, K)]
-    calls = same = 0
+    same, saved = 0, list[float]()
     for _ in range(trials):
         service, candidate = world.judgings(PROMPTS, [SERVICE, mean])
         against = Against({"service_llm": card(service)})
@@ -153,10 +154,10 @@ def adaptive(trials: int, mean: float, failing: float = 0.0) -> tuple[float, flo
         asked = FIRST
         while asked < M and not settled(_first(waves, asked), responses, repeats=M, gate=gate, against=against):
             asked += 1
-        calls += asked
+        saved.append(100 - 100 * asked / M)
         early, late = (decide(score(_first(waves, m), responses), gate, against).passed for m in (asked, M))
         same += early == late
-    return 100 - 100 * calls / (trials * M), 100 * same / trials
+    return saved, 100 * same / trials
 
 
 def _first(waves: Sequence[Sequence[Judgement]], asked: int) -> list[Judgement]:
@@ -187,35 +188,45 @@ def measure(trials: int = 2000, resampled: int = 1000) -> Iterator[Row]:
     for offset in (-10, -5, 0, 5, 8):
         at_mean, by_authors, by_default = passes(trials, PROMPTS, LINE + offset, [on_mean, AUTHORS, default])
         limit = ("at most", FALSE_PASSES) if offset == -5 else ("", 0.0)
-        yield Row(_candidate(offset, PROMPTS), by_default, "%", "on the mean", at_mean, *limit)
-        yield Row(_candidate(offset, PROMPTS), by_default, "%", "the authors' 90 and 90", by_authors)
+        bar = of_share(by_default, trials)
+        yield Row(_candidate(offset, PROMPTS), by_default, "%", "on the mean", at_mean, *limit, bar)
+        yield Row(_candidate(offset, PROMPTS), by_default, "%", "the authors' 90 and 90", by_authors, bar=bar)
     for prompts in (25, 50, 100):
         for offset in (-5, 5):
             at_mean, by_default = passes(trials // 2, prompts, LINE + offset, [on_mean, default])
-            yield Row(_candidate(offset, prompts), by_default, "%", "on the mean", at_mean)
+            bar = of_share(by_default, trials // 2)
+            yield Row(_candidate(offset, prompts), by_default, "%", "on the mean", at_mean, bar=bar)
     for mean in (50.0, 60.0, 70.0, 80.0, 90.0, 94.0):
         found = held(resampled, mean)
         ours = found.pop("ours")
         for number, (peer, figure) in enumerate(found.items()):
             limit = ("least", HELD[0]) if mean <= 80 and not number else ("", 0.0)
-            yield Row(f"95 % intervals that hold a mean of {mean:g}, 15 prompts", ours, "%", peer, figure, *limit)
+            name, bar = f"95 % intervals that hold a mean of {mean:g}, 15 prompts", of_share(ours, resampled)
+            yield Row(name, ours, "%", peer, figure, *limit, bar)
     apart = held(resampled, 87.0, cluster=0.999)  # the worst mean of those tried
     yield Row(
         *("95 % intervals that hold a mean of 87, whole prompts fail, 15 prompts", apart["ours"], "%"),
         *("Student's t", apart["Student's t"]),
+        bar=of_share(apart["ours"], resampled),
     )
     for mean in (60.0, 70.0, LINE, 90.0):
-        yield Row(
-            f"95 % intervals of Perf. Matching that hold it, mean {mean:g}, 15 prompts", matched(trials, mean), "%"
+        name, share = (
+            f"95 % intervals of Perf. Matching that hold it, mean {mean:g}, 15 prompts",
+            matched(trials, mean),
         )
+        yield Row(name, share, "%", bar=of_share(share, trials))
     for offset in (-10, -5, 0, 5, 8):
         saved, same = adaptive(trials // 5, LINE + offset)
         where = "on the line" if not offset else f"{abs(offset)} points {'over' if offset > 0 else 'under'} it"
-        yield Row(f"judge calls saved, candidate {where}", saved, "%")
-        yield Row(f"decisions that are those of all {M} judgings, candidate {where}", same, "%")
+        yield from _settled(f"candidate {where}", saved, same)
     saved, same = adaptive(trials // 10, LINE + 8, failing=0.03)
-    yield Row("judge calls saved, 3 % of the judgings fail, candidate 8 points over it", saved, "%")
-    yield Row(f"decisions that are those of all {M} judgings, 3 % fail, candidate 8 points over it", same, "%")
+    yield from _settled("candidate 8 points over it", saved, same, "3 % of the judgings fail, ", "3 % fail, ")
+
+
+def _settled(candidate: str, saved: list[float], same: float, what: str = "", short: str = "") -> Iterator[Row]:
+    yield Row(f"judge calls saved, {what}{candidate}", fmean(saved), "%", bar=of_mean(saved))
+    name = f"decisions that are those of all {M} judgings, {short}{candidate}"
+    yield Row(name, same, "%", bar=of_share(same, len(saved)))
 
 
 def _candidate(offset: int, prompts: int) -> str:

@@ -11,9 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.row import Row
+from benchmarks.row import Row, of_turns
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.inference.engine import Chat, Generated, Sampling
 
@@ -23,6 +24,7 @@ SAMPLES = 4
 ALONE = 3
 """Prompts that are answered one by one: it is slow, and as fast for three as for all."""
 ROWS = 64
+TURNS = 3
 SAMPLING = Sampling(48, temperature=0.8, seed=42)
 NAME = f"{PROMPTS} prompts of closed_qa, {SAMPLES} answers of {SAMPLING.max_new_tokens} tokens at most"
 
@@ -31,13 +33,14 @@ def measure() -> Iterator[Row]:
     """Tokens of answers a second; the first lines' peers are what one would write without us."""
     base = str(resolve(BASE).path)
     alone, bare, ours = _with_transformers(base)
-    yield Row(f"{NAME}: transformers engine", ours, "tokens/s", "one by one", alone)
-    yield Row(f"{NAME}: transformers engine", ours, "tokens/s", "`generate` in file order", bare)
+    yield of_turns(f"{NAME}: transformers engine", "tokens/s", ours, ("one by one", alone))
+    yield of_turns(f"{NAME}: transformers engine", "tokens/s", ours, ("`generate` in file order", bare))
     direct, engine = _with_vllm(base)
     if not direct:
         yield Row(f"{NAME}: vLLM engine, not measured (no environment: make test-vllm)", 0.0, "tokens/s")
         return
-    yield Row(f"{NAME}: vLLM engine on CPU", engine, "tokens/s", "one by one", alone, "vLLM directly", direct)
+    before, beside = ("one by one", [median(alone)]), ("vLLM directly", direct)  # not in turns, and in turns
+    yield of_turns(f"{NAME}: vLLM engine on CPU", "tokens/s", engine, before, beside, max)
 
 
 def chats() -> list[Chat]:
@@ -47,7 +50,8 @@ def chats() -> list[Chat]:
     return [row["messages"][:-1] for row in rows]
 
 
-def _with_transformers(base: str) -> tuple[float, float, float]:
+def _with_transformers(base: str) -> tuple[list[float], list[float], list[float]]:
+    """Rates one by one, in bare batches and of ours, `TURNS` of each."""
     from mlflow_llamaduo.inference.pool import batches
     from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
 
@@ -61,11 +65,12 @@ def _with_transformers(base: str) -> tuple[float, float, float]:
         )
 
     engine.generate(asked[:2], SAMPLING)  # the first call is slower for all of them
-    return (
-        _rate(lambda: _bare(engine, [chat for chat in asked[:ALONE] for _ in range(SAMPLES)], 1, 1)),
-        _rate(lambda: _bare(engine, asked, ROWS // SAMPLES, SAMPLES)),
-        _rate(ours),
-    )
+    rates: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for _ in range(TURNS):
+        rates[0].append(_rate(lambda: _bare(engine, [chat for chat in asked[:ALONE] for _ in range(SAMPLES)], 1, 1)))
+        rates[1].append(_rate(lambda: _bare(engine, asked, ROWS // SAMPLES, SAMPLES)))
+        rates[2].append(_rate(ours))
+    return rates
 
 
 def _bare(engine: Any, asked: list[Chat], at_once: int, samples: int) -> int:
@@ -99,10 +104,10 @@ def _bare(engine: Any, asked: list[Chat], at_once: int, samples: int) -> int:
     return made
 
 
-def _with_vllm(base: str) -> tuple[float, float]:
+def _with_vllm(base: str) -> tuple[list[float], list[float]]:
     python = Path(os.environ.get("VENV_VLLM", ".venv-vllm")) / "bin/python"
     if not python.is_file():
-        return 0.0, 0.0
+        return [], []
     done = subprocess.run(
         [str(python), "-m", "benchmarks.inference", base],
         check=True,
@@ -110,10 +115,10 @@ def _with_vllm(base: str) -> tuple[float, float]:
         stderr=subprocess.DEVNULL,
     )
     direct, engine = json.loads(done.stdout.splitlines()[-1])
-    return float(direct), float(engine)
+    return direct, engine
 
 
-def _vllm(base: str) -> tuple[float, float]:
+def _vllm(base: str) -> tuple[list[float], list[float]]:
     """Both in one process and with one loaded model, in turns; each has a seed of its own, and no prefix is known."""
     from vllm import SamplingParams
 
@@ -137,14 +142,14 @@ def _vllm(base: str) -> tuple[float, float]:
         )
 
     llm.generate(prompts[:2], parameters, use_tqdm=False)
-    rates: list[list[float]] = [[], []]
-    for turn in range(6):
+    rates: tuple[list[float], list[float]] = ([], [])
+    for turn in range(2 * TURNS):
         llm.reset_prefix_cache()
         which = turn % 2
         rates[which].append(
             _rate(direct if not which else lambda: _tokens(engine.generate(asked, SAMPLING, SAMPLES)))
         )
-    return max(rates[0]), max(rates[1])
+    return rates
 
 
 def _tokens(answers: list[list[Generated]]) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from benchmarks.row import Row
+from benchmarks.row import Row, of_count
 from benchmarks.served import clear, ours, versions
 from benchmarks.serving import bodies
 
@@ -56,7 +56,8 @@ def measure() -> Iterator[Row]:
     yield Row(f"{name}: answered", answered, "requests")
     yield Row(f"{name}: told to come again, with Retry-After", refused, "requests")
     yield Row(f"{name}: left by their clients", seen.left, "requests")
-    yield Row(f"{name}: other errors, and streams that did not end", len(seen.broken), "requests")
+    wrong, bar = len(seen.broken), of_count(len(seen.broken), seen.statuses.total() + len(seen.broken))
+    yield Row(f"{name}: other errors, and streams that did not end", wrong, "requests", bar=bar)
     early = [used for at, used in seen.memory if SECONDS / 10 <= at <= SECONDS / 5]
     late = [used for at, used in seen.memory if at >= SECONDS * 0.9]
     if early and late:

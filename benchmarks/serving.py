@@ -10,21 +10,22 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.load import Load, load
-from benchmarks.row import Row
+from benchmarks.row import Row, of_turns
 from benchmarks.served import BASE, ROOT, Served, clear, free_port, ours, server, versions
 from mlflow_llamaduo.base_models import resolve
 
 TOKENS = 48
 AT_ONCE = 16
-REQUESTS = 48
+REQUESTS = 32
 ALONE = 6
 """Requests one by one: slow, and as fast for six as for all."""
 FOUR = 4
@@ -63,26 +64,38 @@ def bodies(count: int, models: list[str]) -> list[dict[str, Any]]:
 
 
 def _beside_mlflow(folder: Path, adapter: Path) -> Iterator[Row]:
-    alone = _one_by_one(adapter)
-    peer = _mlflow(folder)
-    with ours(folder, batch_size=AT_ONCE, adapters=FOUR) as own:
-        url = own.url
-        load(url, bodies(FOUR, [f"closed_qa@{n}" for n in range(1, FOUR + 1)]), 1)  # all adapters are loaded
-        one = load(url, bodies(REQUESTS, ["closed_qa"]), AT_ONCE, stream=False)
-        four = load(url, bodies(REQUESTS, [f"closed_qa@{n}" for n in range(1, FOUR + 1)]), AT_ONCE, stream=False)
-        streamed = load(url, bodies(REQUESTS, ["closed_qa"]), AT_ONCE)
-        single = load(url, bodies(ALONE, ["closed_qa"]), 1)
+    four = [f"closed_qa@{n}" for n in range(1, FOUR + 1)]
+    found: list[dict[str, float]] = []
+    one_by_one = _one_by_one(adapter)
+    with _mlflow(folder) as (peer, asked), ours(folder, batch_size=AT_ONCE, adapters=FOUR) as own:
+        load(own.url, bodies(FOUR, four), 1)  # all adapters are loaded
+        for number in range(TURNS):
+            with peer.paused():
+                one = load(own.url, _turn_of(REQUESTS, number, ["closed_qa"]), AT_ONCE, stream=False)
+                rotating = load(own.url, _turn_of(REQUESTS, number, four), AT_ONCE, stream=False)
+                streamed = load(own.url, _turn_of(REQUESTS, number, ["closed_qa"]), AT_ONCE)
+                single = load(own.url, _turn_of(ALONE, number, ["closed_qa"]), 1)
+            turn = {"one": one.rate, "four": rotating.rate, "streamed": streamed.rate, "single": single.rate}
+            with own.paused():
+                turn |= {"first": single.first_ms, "mlflow": asked()}
+                with peer.paused():
+                    found.append(turn | {"alone": one_by_one()})
+    every = {key: [turn[key] for turn in found] for key in found[0]}
     name = f"transformers engine on Ray Serve, {AT_ONCE} at once, answers of {TOKENS} tokens at most"
-    yield Row(name, one.rate, "tokens/s", "`mlflow models serve`, as many at once", peer)
-    yield Row(name, one.rate, "tokens/s", "`generate` one by one", alone)
-    yield Row(f"{name}: four adapters in rotation", four.rate, "tokens/s", "one adapter", one.rate)
-    yield Row(f"{name}: streamed", streamed.rate, "tokens/s", "whole answers", one.rate)
-    yield Row("the same, one at a time", single.rate, "tokens/s", "`generate` one by one", alone)
-    yield Row("the same, to the first token", single.first_ms, "ms")
+    alone = ("`generate` one by one", every["alone"])
+    for what, unit, key, beside in (
+        (name, "tokens/s", "one", ("`mlflow models serve`, as many at once", every["mlflow"])),
+        (name, "tokens/s", "one", alone),
+        (f"{name}: four adapters in rotation", "tokens/s", "four", ("one adapter", every["one"])),
+        (f"{name}: streamed", "tokens/s", "streamed", ("whole answers", every["one"])),
+        ("the same, one at a time", "tokens/s", "single", alone),
+        ("the same, to the first token", "ms", "first", None),
+    ):
+        yield of_turns(what, unit, every[key], beside)
 
 
-def _one_by_one(adapter: Path) -> float:
-    """`generate`, as one writes it without us."""
+def _one_by_one(adapter: Path) -> Callable[[], float]:
+    """`generate`, as one writes it without us; tokens a second."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -90,17 +103,24 @@ def _one_by_one(adapter: Path) -> float:
     torch.set_num_threads(os.cpu_count() or 1)
     base = AutoModelForCausalLM.from_pretrained(resolve(BASE).path, dtype=torch.float32)
     model, tokenizer = PeftModel.from_pretrained(base, adapter).eval(), AutoTokenizer.from_pretrained(adapter)
-    made, began = 0, time.perf_counter()
-    for text in prompts()[:ALONE]:
-        chat = [{"role": "user", "content": text}]
-        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        answer = model.generate(**asked, do_sample=True, temperature=0.8, max_new_tokens=TOKENS)
-        made += answer.shape[1] - asked["input_ids"].shape[1]
-    return made / (time.perf_counter() - began)
+
+    def answered() -> float:
+        made, began = 0, time.perf_counter()
+        for text in prompts()[:ALONE]:
+            chat = [{"role": "user", "content": text}]
+            asked = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            answer = model.generate(**asked, do_sample=True, temperature=0.8, max_new_tokens=TOKENS)
+            made += answer.shape[1] - asked["input_ids"].shape[1]
+        return made / (time.perf_counter() - began)
+
+    return answered
 
 
-def _mlflow(folder: Path) -> float:
-    """`mlflow models serve` with the same version, asked by as many clients at once."""
+@contextmanager
+def _mlflow(folder: Path) -> Iterator[tuple[Served, Callable[[], float]]]:
+    """`mlflow models serve` with the same version; and its tokens a second, asked by as many clients at once."""
     from transformers import AutoTokenizer
 
     port = free_port()
@@ -117,11 +137,15 @@ def _mlflow(folder: Path) -> float:
             (answer,) = json.loads(found.read())["predictions"]
         return len(tokenizer(answer)["input_ids"])
 
-    with server(command, folder, f"{url}/ping"), ThreadPoolExecutor(AT_ONCE) as pool:
-        ask(0)  # the first one loads
+    def asked_at_once() -> float:
         began = time.perf_counter()
-        made = sum(pool.map(ask, range(AT_ONCE)))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            made = sum(pool.map(ask, range(AT_ONCE)))
         return made / (time.perf_counter() - began)
+
+    with server(command, folder, f"{url}/ping") as process:
+        ask(0)  # the first one loads
+        yield Served(url, process), asked_at_once
 
 
 def _beside_vllm(folder: Path, adapter: Path) -> Iterator[Row]:
@@ -137,8 +161,8 @@ def _beside_vllm(folder: Path, adapter: Path) -> Iterator[Row]:
             turns = [_turn(own, peer, count, at_once, number) for number in range(TURNS)]
             mine, its = ([turn[side] for turn in turns] for side in (0, 1))
             name = f"vLLM engine on Ray Serve, on CPU, {at_once} at once"
-            yield Row(name, _rate(mine), "tokens/s", "vLLM's own server", _rate(its))
-            yield Row(f"{name}: to the first token", _first(mine), "ms", "vLLM's own server", _first(its))
+            yield _beside(name, "tokens/s", mine, its, _rate)
+            yield _beside(f"{name}: to the first token", "ms", mine, its, _first)
 
 
 LEVELS = {1: 3, 8: 16, 32: 32}
@@ -149,11 +173,24 @@ TURNS = 3
 
 def _turn(own: Served, peer: Served, count: int, at_once: int, number: int) -> tuple[Load, Load]:
     """The same requests to both, new ones at every turn: both keep what they have read."""
-    asked = bodies(count * TURNS, ["closed_qa"])[number * count : (number + 1) * count]
+    asked = _turn_of(count, number, ["closed_qa"])
     with peer.paused():
         mine = load(own.url, asked, at_once)
     with own.paused():
         return mine, load(peer.url, asked, at_once)
+
+
+def _turn_of(count: int, number: int, models: list[str]) -> list[dict[str, Any]]:
+    return bodies(count * TURNS, models)[number * count : (number + 1) * count]
+
+
+def _beside(name: str, unit: str, ours: list[Load], theirs: list[Load], figure: Callable[[list[Load]], float]) -> Row:
+    """The figure of all turns together, and how far it goes from turn to turn."""
+    single = [[figure([turn]) for turn in side] for side in (ours, theirs)]
+    row = of_turns(name, unit, single[0], ("vLLM's own server", single[1]))
+    mine, its = figure(ours), figure(theirs)
+    ratio = row.peer_ratio and replace(row.peer_ratio, at=mine / its)
+    return replace(row, figure=mine, peer_figure=its, peer_ratio=ratio)
 
 
 def _rate(turns: list[Load]) -> float:

@@ -4,9 +4,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from statistics import median
 
-from benchmarks.row import Row
+from benchmarks.row import Row, of_turns
 
 REPEATS = 7
 
@@ -23,9 +22,9 @@ def measure() -> Iterator[Row]:
     for _ in range(REPEATS):
         for name, command in commands.items():
             seconds[name].append(_timed(command))
-    ours, plugin, peer, limit = (median(seconds[name]) for name in commands)
-    yield Row("`llamaduo --help`", ours, "s", "`mlflow --help`", peer, "bare Python", limit)
-    yield Row("`import mlflow_llamaduo`", plugin, "s", "`mlflow --help`", peer, "bare Python", limit)
+    peer, limit = ("`mlflow --help`", seconds["mlflow"]), ("bare Python", seconds["nothing"])
+    yield of_turns("`llamaduo --help`", "s", seconds["ours"], peer, limit)
+    yield of_turns("`import mlflow_llamaduo`", "s", seconds["plugin"], peer, limit)
 
 
 def _timed(command: list[str]) -> float:

@@ -21,7 +21,7 @@ from benchmarks.llm.common import (
     tell,
 )
 from benchmarks.openai_server import running
-from benchmarks.row import Row, shown
+from benchmarks.row import Bar, Row, shown
 from mlflow_llamaduo.errors import BudgetError
 from mlflow_llamaduo.service_llm.client import Request
 
@@ -42,8 +42,18 @@ def budget(sizes: Sizes) -> Iterator[Row]:
     tell("budget", "runs", "ended by the budget", "largest share spent", "LiteLLM's max_budget", "time")
     seconds = time.perf_counter() - began
     tell(f"{len(runs)}", f"{ended}", shown(100 * max(shares), "%"), shown(100 * peer, "%"), shown(seconds, "s"))
-    what = f"{len(runs)} random budgets, {ended} of them used up: largest share spent"
-    yield Row(what, 100 * max(shares), "%", "LiteLLM's `max_budget`", 100 * peer, "the cap", 100)
+    what = f"{len(runs)} random budgets"
+    yield Row(f"{what}: used up", ended, "runs")
+    yield Row(
+        f"{what}: largest share spent",
+        100 * max(shares),
+        "%",
+        "LiteLLM's `max_budget`",
+        100 * peer,
+        "the cap",
+        100,
+        Bar(len(runs)),
+    )
 
 
 def _budget_runs(urls: Sequence[str | None]) -> list[tuple[float, bool]]:

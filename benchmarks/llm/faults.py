@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from benchmarks import peers
 from benchmarks.llm.common import FAULTS, FILE, TIMEOUT_S, Sizes, asked_by_gather, client, fresh, must, request, tell
 from benchmarks.openai_server import running
-from benchmarks.row import Row, shown
+from benchmarks.row import Row, of_count, shown
 from mlflow_llamaduo.service_llm.client import Reply
 
 
@@ -30,8 +30,9 @@ def faults(sizes: Sizes) -> Iterator[Row]:
         peer_twice = server.stats()["paid_twice"]
     tell("gather", *map(str, (peer.answered, peer.lost, peer_twice)), shown(peer.seconds, "s"), "-", "-")
     what = f"{sizes.faulty:,} requests, 13 % faults"
-    yield Row(f"{what}: lost", ours.lost, "requests", "LiteLLM gather", peer.lost, "none", 0)
-    yield Row(f"{what}: paid twice", twice, "requests", "LiteLLM gather", peer_twice, "none", 0)
+    lost, paid = of_count(ours.lost, sizes.faulty), of_count(twice, sizes.faulty)
+    yield Row(f"{what}: lost", ours.lost, "requests", "LiteLLM gather", peer.lost, "none", 0, lost)
+    yield Row(f"{what}: paid twice", twice, "requests", "LiteLLM gather", peer_twice, "none", 0, paid)
     yield Row(f"{what}: time", ours.seconds, "s", "LiteLLM gather", peer.seconds)
 
 

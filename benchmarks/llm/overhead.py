@@ -25,7 +25,7 @@ from benchmarks.llm.common import (
     tell,
 )
 from benchmarks.openai_server import running
-from benchmarks.row import Row
+from benchmarks.row import Row, of_turns
 from mlflow_llamaduo.service_llm.client import Reply
 from mlflow_llamaduo.service_llm.flow import relaxed_gc
 
@@ -43,8 +43,8 @@ def overhead(sizes: Sizes) -> Iterator[Row]:
         tell(name, *(f"{milliseconds:.2f}" for milliseconds in walls), f"{over:.2f}")
     tell("aiohttp", f"{bare_http:.2f}", "-", "-", "-", "-")
     for name, peer in ((BARE, costs[BARE]), (RELAXED, costs[RELAXED])):
-        beside = _median(ours[: len(peer)])
-        yield Row("a call that takes no time", beside, "ms", name, _median(peer), "bare aiohttp", bare_http)
+        mine, theirs = ([block[0] for block in cost] for cost in (ours[: len(peer)], peer))
+        yield of_turns("a call that takes no time", "ms", mine, (name, theirs), ("bare aiohttp", [bare_http]))
     with running() as server:
         first, last = fresh(_memory, server.url, sizes.stream)
     tell("memory", f"{first:.0f} MB after {FIRST:,} requests", f"{last:.0f} MB after {sizes.stream:,}")

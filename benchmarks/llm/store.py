@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.llm.common import (
@@ -19,8 +20,10 @@ from benchmarks.llm.common import (
     request,
     tell,
 )
-from benchmarks.row import Row, shown
+from benchmarks.row import Row, of_turns, shown
 from mlflow_llamaduo.service_llm.client import Reply, ServiceLLM
+
+TURNS = 3
 
 
 def store(sizes: Sizes) -> Iterator[Row]:
@@ -28,15 +31,15 @@ def store(sizes: Sizes) -> Iterator[Row]:
     tell("store, hits a second", "client", "dict and key", "get", "bare SQLite", "fill")
     for entries in sizes.entries:
         hits, fill_s = fresh(_hits, entries, min(entries, sizes.hits))
-        tell(f"{entries:,} entries", *(f"{hit:,.0f}" for hit in hits), shown(fill_s, "s"))
+        tell(f"{entries:,} entries", *(f"{median(hit):,.0f}" for hit in hits), shown(fill_s, "s"))
         client, table, get, bare = hits
         unit, what = "a second", f"stored replies out of {entries:,}"
-        yield Row(f"{what}, client", client, unit, limit="dict and key", limit_figure=table)
-        yield Row(f"{what}, store alone", get, unit, limit="bare SQLite", limit_figure=bare)
+        yield of_turns(f"{what}, client", unit, client, limit=("dict and key", table))
+        yield of_turns(f"{what}, store alone", unit, get, limit=("bare SQLite", bare))
 
 
-def _hits(entries: int, asked: int) -> tuple[tuple[float, ...], float]:
-    """Hits a second of client, dict, `get` and SQLite; and the seconds that it took to fill the store."""
+def _hits(entries: int, asked: int) -> tuple[list[tuple[float, ...]], float]:
+    """Hits a second of client, dict, `get` and SQLite by turns; and the seconds that it took to fill the store."""
     with TemporaryDirectory() as folder, client(NOBODY, file=(file := Path(folder) / FILE)) as llm:
         began = time.perf_counter()
         keys = _filled(llm, file, entries)
@@ -52,9 +55,9 @@ def _hits(entries: int, asked: int) -> tuple[tuple[float, ...], float]:
                 lambda: sum(llm.store.get(keys[i]) is not None for i in chosen),
                 lambda: sum(bare.execute(query, (keys[i],)).fetchone()[0] == TEXT for i in chosen),
             )
-            hits = tuple(_a_second(way, asked) for way in ways)
+            turns = [[_a_second(way, asked) for way in ways] for _ in range(TURNS)]
         must(llm.meter.calls == 0, "a stored reply was asked for again")
-    return hits, seconds
+    return list(zip(*turns, strict=True)), seconds
 
 
 def _a_second(way: Callable[[], int], asked: int) -> float:

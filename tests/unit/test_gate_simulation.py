@@ -1,5 +1,7 @@
 """The promises of the default gate, on a tenth of what benchmarks/gate.py does."""
 
+from statistics import fmean
+
 from benchmarks.gate import FALSE_PASSES, LINE, PROMPTS, SAME, SAVED, adaptive, passes
 from mlflow_llamaduo.config import DEFAULT_GATE, rules_of
 from mlflow_llamaduo.core.rules import GateRule
@@ -22,5 +24,5 @@ def test_with_100_prompts_a_model_5_points_over_the_line_mostly_passes() -> None
 def test_adaptive_judging_saves_half_of_the_calls_with_the_same_decisions() -> None:
     for mean in (LINE - 5, LINE, LINE + 8):
         saved, same = adaptive(40, mean)
-        assert saved >= SAVED
+        assert fmean(saved) >= SAVED
         assert same >= SAME
