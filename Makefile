@@ -21,6 +21,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## the main job: mlflow run . -P task=closed_qa
 	PATH="$(abspath $(BIN)):$$PATH" mlflow run . -P task=closed_qa
 
+browser: ## headless Chromium for the tests of the report, from Debian's packages; nothing where there is one
+	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
 test: setup ## unit, contract and integration tests, and a small alignment of the real model
 	$(BIN)/python -m pytest tests
 
@@ -60,4 +64,4 @@ bench: setup ## every benchmark, into benchmarks/results and the table of benchm
 clean: ## what can be made again; finished stages, paid replies and MLflow's files stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo test test-unit test-vllm test-all lint docs bench clean
+.PHONY: help setup demo browser test test-unit test-vllm test-all lint docs bench clean

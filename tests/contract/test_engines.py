@@ -1,6 +1,5 @@
 """Both engines keep the same promises, on the real small model with made-up adapters."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from mlflow_llamaduo.errors import BaseModelError
 from mlflow_llamaduo.inference.engine import Chat, Engine, Sampling
 from mlflow_llamaduo.inference.vllm_engine import VllmEngine, missing
 from tests.contract.adapters import RANK, made_up_adapter
+from tests.requirements import required
 
 pytestmark = pytest.mark.e2e
 
@@ -38,7 +38,7 @@ def base() -> Path:
     try:
         return resolve(BASE).path
     except BaseModelError as error:
-        assert not os.environ.get("LLAMADUO_REQUIRE"), error
+        assert "vllm" not in required(), error
         pytest.skip(str(error))
 
 
@@ -62,7 +62,7 @@ def transformers_engine(base: Path) -> Any:
 @pytest.fixture(scope="module")
 def vllm_engine(base: Path) -> VllmEngine:
     if problem := missing():
-        assert os.environ.get("LLAMADUO_REQUIRE") != "vllm", problem
+        assert "vllm" not in required(), problem
         pytest.skip("vLLM has an environment of its own: make test-vllm")
     return VllmEngine(str(base), lora_rank=RANK, rows=16)
 

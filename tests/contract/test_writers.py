@@ -25,6 +25,7 @@ from mlflow_llamaduo.inference.vllm_engine import missing
 from mlflow_llamaduo.serving.vllm_writer import VllmWriter
 from mlflow_llamaduo.serving.writer import TransformersWriter, Writer
 from tests.contract.adapters import RANK, made_up_adapter
+from tests.requirements import required
 from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +66,7 @@ def base() -> Path:
     try:
         return resolve(BASE).path
     except BaseModelError as error:
-        assert not os.environ.get("LLAMADUO_REQUIRE"), error
+        assert "vllm" not in required(), error
         pytest.skip(str(error))
 
 
@@ -91,7 +92,7 @@ def transformers_writer(base: Path) -> Writer:
 
 def vllm_or_skip() -> None:
     if problem := missing():
-        assert os.environ.get("LLAMADUO_REQUIRE") != "vllm", problem
+        assert "vllm" not in required(), problem
         pytest.skip("vLLM has an environment of its own: make test-vllm")
 
 

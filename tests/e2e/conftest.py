@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.requirements import required
+
 ROOT = Path(__file__).parents[2]
 PAIRS = 14
 NEVER = "precision_mean"
@@ -132,6 +134,6 @@ def _gpu(request: pytest.FixtureRequest) -> Iterator[None]:
         import torch
 
         if not torch.cuda.is_available():
-            assert os.environ.get("LLAMADUO_REQUIRE") != "gpu", "LLAMADUO_REQUIRE=gpu, and there is no GPU"
+            assert "gpu" not in required(), "LLAMADUO_REQUIRE=gpu, and there is no GPU"
             pytest.skip("no GPU")
     yield

@@ -1,7 +1,6 @@
 """`llamaduo export` out of a real registry, and the folder served where there is no network at all."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ from mlflow_llamaduo.pyfunc_model import content_digest, pack, package, read_pac
 from mlflow_llamaduo.registry import Registry
 from tests.integration import tiny
 from tests.integration.served import BIN, ROOT, ask, environment, free_port, started
+from tests.requirements import required
 from tests.unit.builders import adapter, checked, decision, scores
 
 NAME = "llamaduo-closed_qa"
@@ -342,7 +342,7 @@ def namespace() -> None:
     except FileNotFoundError as error:
         why = str(error)
     if why:
-        assert os.environ.get("LLAMADUO_REQUIRE") != "netns", why
+        assert "netns" not in required(), why
         pytest.skip(f"no network namespace: {why}")
 
 

@@ -31,7 +31,7 @@ def judged(text: str = "Arn") -> Judged:
     return Judged(responses, judgements, compared, {"exact_match": 12.5})
 
 
-def recorded(journal: Journal) -> Tracker:
+def recorded(journal: Journal, text: str = "Arn") -> Tracker:
     """An alignment with two baselines and one round, whose version is in the registry."""
     client = MlflowClient()
     if not client.search_registered_models():
@@ -49,8 +49,9 @@ def recorded(journal: Journal) -> Tracker:
             duels = (tally(judged().comparisons),)
             finished = replace(round_(0, 60.0), duels=duels, calls_saved=7, reference={"exact_match": 12.5})
             others = replace(finished, others=(card(50, judge="acme/judge@2"),))
-            grown = Grown((), (Rejected(pair("Which <b>town</b>?"), "leak", "a test prompt"),))
-            log.record(others, state.baselines, adapter(), NOTHING, grown, judged())
+            rejected = pair("Which <b>town</b>?", text)
+            grown = Grown((), (Rejected(rejected, "leak", "a test prompt"),))
+            log.record(others, state.baselines, adapter(), NOTHING, grown, judged(text))
         state = state.after(others, NOTHING, adapter())
         tracker.finish(state, "rounds")
     return tracker
