@@ -7,15 +7,11 @@ from typing import Any
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import Grown, TaskPrompt
-from mlflow_llamaduo.core.rounds import Where
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.progress import Watched, watched
 from mlflow_llamaduo.service_llm.client import Budget, ServiceLLM
 
 Say = Callable[[str], None]
-
-PAID = ("answer", "compare", "judge", "synthesize")
-"""The stages that ask a service LLM."""
 
 
 def budget(project: Project) -> Budget:
@@ -43,11 +39,6 @@ def brought(grown: Grown) -> str:
         line += f"; prompts {length:.2f} and responses {responses:.2f} times as long as people's, "
         line += f"{100 * near:.0f} % of the words of the nearest one"
     return line
-
-
-def title(where: Where) -> str:
-    """How a round or a baseline is called on the terminal and in the reply store."""
-    return f"round {where}" if isinstance(where, int) else where
 
 
 def asked(prompt: TaskPrompt) -> tuple[str, str]:

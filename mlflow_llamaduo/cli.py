@@ -21,6 +21,7 @@ from mlflow_llamaduo.export_commands import export
 from mlflow_llamaduo.key_commands import keys
 from mlflow_llamaduo.options import TYPED, flag, late_project_options, project_options, say, yes_option
 from mlflow_llamaduo.registry_commands import REGISTRY
+from mlflow_llamaduo.report_commands import report
 from mlflow_llamaduo.stage_commands import STAGES
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -41,6 +42,7 @@ def cli() -> None:
     llamaduo promote --task closed_qa --reason "reads well"     (and: reject, rollback)
     llamaduo serve --task closed_qa      the champion behind an OpenAI-compatible endpoint
     llamaduo export --task closed_qa --to DIR      one folder for a machine without any network
+    llamaduo report --run RUN_ID         one page of all that an alignment came to
     llamaduo cost --workload light       when the local model is the cheaper one
 
     The other commands are the stages of the loop, each alone, JSONL in and out.
@@ -57,13 +59,12 @@ def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
 
     Run the same command again after a crash or Ctrl-C: it goes on with the unfinished stage.
     """
-    from mlflow_llamaduo.plan import approve, total
-    from mlflow_llamaduo.plan import plan as planned
+    from mlflow_llamaduo.plan import approve, plan_all, total
     from mlflow_llamaduo.preflight import check
 
     gathered = check(project)  # before the imports below, which take seconds
     with _seen() as seen:
-        approve(total(planned(project, gathered.parts, seen)).likely, project, yes=yes)
+        approve(total(plan_all(project, gathered.parts, seen)).likely, project, yes=yes)
 
     from mlflow_llamaduo import wiring
     from mlflow_llamaduo.tracking.tables import summary
@@ -82,7 +83,9 @@ def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
 @cli.command()
 @project_options
 def plan(project: Project) -> None:
-    """What a run would ask of the service LLM, and whether the local model fits. Nothing is spent.
+    """What a run would ask of the service LLM and of your machines, and whether the local model fits.
+
+    Nothing is spent.
 
     Dollars are given with short replies, as they are likely to be, and with long ones; minutes at the configured
     rate. Where replies of the model are in the store, their mean length and time count. Memory is reckoned from the
@@ -90,8 +93,7 @@ def plan(project: Project) -> None:
     """
     from mlflow_llamaduo.coverage.gathered import told
     from mlflow_llamaduo.fit_table import fit_lines
-    from mlflow_llamaduo.plan import plan as planned
-    from mlflow_llamaduo.plan import total
+    from mlflow_llamaduo.plan import plan_all, total
     from mlflow_llamaduo.preflight import before_a_run, collect, same_family
 
     gathered = collect(project)
@@ -106,7 +108,7 @@ def plan(project: Project) -> None:
         f"{recipe.workers} worker(s) with {place} each"
     )
     with _seen() as seen:
-        rows = planned(project, parts, seen)
+        rows = plan_all(project, parts, seen)
     click.echo(
         f"  {'stage':<20} {'model':<28} {'calls':>7} {'tokens in':>10} {'out':>9} "
         f"{'low':>8} {'likely':>8} {'high':>8} {'minutes':>8}"
@@ -114,7 +116,8 @@ def plan(project: Project) -> None:
     for row in rows:
         minutes = "a day" if row.minutes is None else f"{row.minutes:.1f}"
         click.echo(
-            f"  {row.stage:<20} {row.model:<28} {row.calls:>7} {row.input_tokens:>10} {row.output_tokens:>9} "
+            f"  {row.stage:<20} {row.model:<28} {row.calls or '-':>7} {row.input_tokens or '-':>10} "
+            f"{row.output_tokens or '-':>9} "
             f"{row.usd.low:>8.2f} {row.usd.likely:>8.2f} {row.usd.high:>8.2f} {minutes:>8}"
         )
     if (warning := same_family(project)) and not project.gate.forbid_same_family:
@@ -124,7 +127,9 @@ def plan(project: Project) -> None:
         f"dollars: {usd.low:.2f} if the gate is passed in round 0, {usd.likely:.2f} likely if all rounds are run, "
         f"{usd.high:.2f} if replies are long; the budget is {limits.budget_usd:.2f}"
     )
-    click.echo(f"minutes: {sum(row.minutes or 0 for row in rows):.1f} of asking, if all rounds are run")
+    asking = sum(row.minutes or 0 for row in rows if row.calls)
+    working = sum(row.minutes or 0 for row in rows if not row.calls)
+    click.echo(f"minutes: {asking:.1f} of asking, {working:.1f} of our own machines, if all rounds are run")
     for line in fit_lines(project, parts):
         click.echo(line)
     if usd.likely > limits.ask_above_usd:
@@ -206,7 +211,7 @@ def _alone(context: click.Context, option: str, more: bool) -> None:
         raise ConfigError(f"{other} does not go with {option}: what it names says what is served, and how")
 
 
-for command in (*STAGES, *REGISTRY, cost, export, keys):
+for command in (*STAGES, *REGISTRY, cost, export, keys, report):
     cli.add_command(command)
 
 

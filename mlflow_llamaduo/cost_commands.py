@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mlflow_llamaduo.config import Costs
 from mlflow_llamaduo.options import edge, say
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -19,14 +20,16 @@ OFF = (0.2, 0.3, 0.3)
 @click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Of the traces.")
 @click.option(
     "--api",
-    default="gpt-4o-2024-08",
+    default=Costs().api,
     show_default=True,
     help="The service LLM: of the price book, a preset, or litellm's.",
 )
-@click.option("--server", default="l4", show_default=True, help="Of the price book.")
+@click.option("--server", default=Costs().server, show_default=True, help="Of the price book.")
 @click.option("--servers", type=click.IntRange(1), help="How many, instead of what follows from their speed.")
 @click.option("--tokens-per-second", type=click.FloatRange(0, min_open=True), help="Of answers, by one server.")
-@click.option("--peak", type=click.FloatRange(1), default=1.0, show_default=True, help="Busiest hour over the mean.")
+@click.option(
+    "--peak", type=click.FloatRange(1), default=Costs().peak, show_default=True, help="Busiest hour over the mean."
+)
 @click.option("--finetuning-usd", type=click.FloatRange(0), default=800.0, show_default=True, help="Once.")
 @click.option("--months", type=click.IntRange(1, 600), default=24, show_default=True, help="Of the table.")
 @click.option(
@@ -42,7 +45,9 @@ OFF = (0.2, 0.3, 0.3)
 @click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
 @click.option("--plot", type=FILE, help="A PNG file: both costs by month.")
 @edge
-def cost(as_json: bool, plot: Path | None, off: tuple[float, float, float], **asked: Any) -> None:
+def cost(
+    workload: str, days: int, as_json: bool, plot: Path | None, off: tuple[float, float, float], **asked: Any
+) -> None:
     """When the local model is cheaper than the service LLM: Table 2 and Figure 4 of the paper, for your load.
 
     \b
@@ -56,10 +61,13 @@ def cost(as_json: bool, plot: Path | None, off: tuple[float, float, float], **as
     prices, load and speed may be, in all combinations.
     """  # noqa: D301 - click reads the backspace as: keep these lines as they are
     from mlflow_llamaduo.core.cost import Uncertain
-    from mlflow_llamaduo.outlook import Question, look_ahead, picture, told
+    from mlflow_llamaduo.loads import load_of
+    from mlflow_llamaduo.outlook import Question, look_ahead, told
 
-    outlook = look_ahead(Question(off=Uncertain(*off), **asked))
+    outlook = look_ahead(Question(load=load_of(workload, days), off=Uncertain(*off), **asked))
     if plot is not None:
-        picture(outlook, plot)
+        from mlflow_llamaduo.report.figures import cost_figure
+
+        cost_figure(outlook.row).write_png(plot)
         say(f"{plot} is written")
     click.echo(json.dumps(outlook.row, indent=2) if as_json else "\n".join(told(outlook)))

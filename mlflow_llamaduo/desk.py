@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_llamaduo.asking import Say, asked, asking, brought, budget, given, refuse_mostly_failed, title
+from mlflow_llamaduo.asking import Say, asked, asking, brought, given, refuse_mostly_failed
 from mlflow_llamaduo.base_models import BaseModelFolder, resolve
 from mlflow_llamaduo.cluster import cluster
 from mlflow_llamaduo.config import FLEET, Baselines, Project, ServiceModel
@@ -19,9 +19,10 @@ from mlflow_llamaduo.core.records import (
     Response,
     TaskPrompt,
 )
-from mlflow_llamaduo.core.rounds import State, Where
+from mlflow_llamaduo.core.rounds import State, Where, title
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.finetune import TrainWorkers, optimizer_steps
+from mlflow_llamaduo.fit_places import answering_machine, training_machine
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.inference.few_shot import examples
 from mlflow_llamaduo.journal import HOME, Journal
@@ -31,7 +32,8 @@ from mlflow_llamaduo.preflight import redaction
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import Prompts
 from mlflow_llamaduo.pyfunc_model import pack, package
-from mlflow_llamaduo.service_llm.client import Purpose, ReplyStore, ServiceLLM
+from mlflow_llamaduo.service_llm.client import ServiceLLM
+from mlflow_llamaduo.service_llm.work import Account
 from mlflow_llamaduo.synthesis import Order, grow
 from mlflow_llamaduo.synthesis.answer import answer_with
 from mlflow_llamaduo.tracking import Tracker
@@ -45,7 +47,7 @@ class Desk:
         project: Project,
         journal: Journal,
         base: BaseModelFolder,
-        store: ReplyStore,
+        account: Account,
         tracker: Tracker,
         prompts: Prompts,
         say: Say,
@@ -54,11 +56,12 @@ class Desk:
         self._project = project
         self._journal = journal
         self._base = base
-        self._store = store
+        self._account = account
         self._tracker = tracker
         self._prompts = prompts
         self._say = say
         self._cleanup = cleanup
+        self._trains, self._answers = training_machine(project), answering_machine(project)
         self._connected = False
         self._pools = {base.digest: self._new_pool(base)}
         self._workers = TrainWorkers(
@@ -79,10 +82,16 @@ class Desk:
             if not self._workers.stay:
                 for pool in self._pools.values():
                     pool.release()
-            with bar(f"{title(number)}: fine-tuning", optimizer_steps(len(train), recipe), "step") as progress:
-                return self._workers.finetune(
-                    train, dev, key=place.name, target=place, done=progress.update, say=self._say
-                )
+            with (
+                self._account.at_work(self._trains, f"{title(number)}: train") as goes_on,
+                bar(f"{title(number)}: fine-tuning", optimizer_steps(len(train), recipe), "step") as progress,
+            ):
+
+                def done(steps: int) -> None:
+                    progress.update(steps)
+                    goes_on()
+
+                return self._workers.finetune(train, dev, key=place.name, target=place, done=done, say=self._say)
 
         inputs = [
             train.digest,
@@ -102,8 +111,9 @@ class Desk:
         def make(place: Path) -> Checked:
             self._say(f"{title(number)}: is what is packed what was trained? {len(pairs)} probes")
             self._connect()
-            pack(place, adapter=Path(adapter.path), package=content)
-            return check(place, adapter, chats, self._pool(adapter).run)
+            with self._account.at_work(self._answers, f"{title(number)}: pack"):
+                pack(place, adapter=Path(adapter.path), package=content)
+                return check(place, adapter, chats, self._pool(adapter).run)
 
         # Its folder gets the evidence of this alignment, so it is found by this one only.
         inputs = [
@@ -126,7 +136,10 @@ class Desk:
             self._connect()
             if adapter is None and self._workers.stay:  # the bare base answers before the first fine-tuning
                 self._workers.start()
-            with bar(f"{title(where)}: answers", len(prompts), "prompt") as progress:
+            with (
+                self._account.at_work(self._answers, f"{title(where)}: infer"),
+                bar(f"{title(where)}: answers", len(prompts), "prompt") as progress,
+            ):
                 return self._pool(adapter).answer(prompts, adapter, done=progress.update, shots=shots)
 
         inputs: list[Any] = [
@@ -229,9 +242,9 @@ class Desk:
         """A service LLM that is asked for this alignment, at its cost."""
         return ServiceLLM(
             llm,
-            store=self._store,
-            budget=budget(self._project),
-            purpose=Purpose(self._journal.fingerprint, f"{title(where)}: {stage}"),
+            store=self._account.store,
+            budget=self._account.budget,
+            purpose=self._account.purpose(f"{title(where)}: {stage}"),
             trace=self._tracker.trace,
             trace_share=trace_share,
         )

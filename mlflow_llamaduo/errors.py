@@ -57,7 +57,7 @@ class BaseModelError(StageError):
 
 
 class BudgetError(LlamaDuoError, RuntimeError):
-    """The next call to the service LLM would pass the budget; nothing was spent beyond it.
+    """The next call to the service LLM, or the next stage on a machine, would pass the budget; it was not begun.
 
     A higher budget and the same command: stored replies are not paid for again. `llamaduo run` does not fail with it
     but ends with the outcome `budget`, and 0.

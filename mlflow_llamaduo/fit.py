@@ -1,32 +1,24 @@
 """Does it fit? Memory, minutes and dollars of training, answering and serving, place by place, without weights."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import fmean, median, pstdev
 
-from mlflow_llamaduo.config import Baselines, FineTune, Project
+from mlflow_llamaduo.config import FineTune, Project
 from mlflow_llamaduo.core.gpus import GPUS
 from mlflow_llamaduo.core.memory import PROCESS_BYTES, Batch, Memory, answering, training
-from mlflow_llamaduo.core.pace import Answers, answer_seconds, training_flops, training_seconds
-from mlflow_llamaduo.core.records import Pair
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.core.shape import Shape
 from mlflow_llamaduo.fit_places import (
     Place,
+    answering_machine,
     answering_place,
-    answering_usd,
     on,
     serving_places,
+    training_machine,
     training_places,
-    training_usd,
 )
-
-CHARACTERS_A_TOKEN = 4
-TEMPLATE_TOKENS = 32
-"""What a chat template and its system message add to a row: an assumption."""
-SPREAD = 3.0
-"""Standard deviations over its mean that a batch is taken to have: rows are drawn at random, one in 700 has more."""
+from mlflow_llamaduo.fit_time import Rows, answering_minutes, longest_prompt, rows_of, training_minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +44,17 @@ class Fit:
         return self.memory.total <= self.place.there
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Lengths of rows in tokens, prompt and response: mean, spread, the longest, and the share that is learned."""
-
-    mean: float
-    spread: float
-    longest: int
-    learned: float
-
-    def batch(self, size: int) -> Batch:
-        """A large batch of `size` rows that are drawn at random."""
-        tokens = math.ceil(min(size * self.longest, size * self.mean + SPREAD * self.spread * math.sqrt(size)))
-        return Batch(tokens, math.ceil(self.learned * tokens))
-
-
 def fits(project: Project, parts: Split, shape: Shape) -> tuple[Fit, ...]:
     """Training where it is configured and on A100s, answering the test prompts, and serving, by default on an L4."""
-    rows = rows_of(parts.train, most=project.finetune.max_length)
-    found = [_trains(project, len(parts.train), rows, shape, place) for place in training_places(project)]
-    asked = rows_of(parts.test, most=shape.positions)
-    prompt = math.ceil(asked.longest * (1 - asked.learned))
-    found.append(_answers(project, parts, prompt, shape))
+    prompt, longest = longest_prompt(project, parts, shape)
+    found = [_trains(project, parts, shape, place) for place in training_places(project)]
+    found.append(_answers(project, parts, longest, shape))
     return (*found, *(_serves(project, prompt, shape, place) for place in serving_places(project)))
 
 
-def rows_of(pairs: Iterable[Pair], *, most: int) -> Rows:
-    """Lengths at four characters a token, each `most` at the longest."""
-    texts = [(len(pair.instruction), len(pair.response)) for pair in pairs]
-    lengths = [min(most, TEMPLATE_TOKENS + -(-(p + r) // CHARACTERS_A_TOKEN)) for p, r in texts]
-    learned = sum(min(most, 1 + -(-r // CHARACTERS_A_TOKEN)) for _, r in texts)
-    return Rows(fmean(lengths), pstdev(lengths), max(lengths), min(1.0, learned / sum(lengths)))
-
-
-def _trains(project: Project, count: int, rows: Rows, shape: Shape, place: Place) -> Fit:
-    recipe = project.finetune.at(count)
+def _trains(project: Project, parts: Split, shape: Shape, place: Place) -> Fit:
+    recipe = project.finetune.at(len(parts.train))
+    rows = rows_of(parts.train, most=recipe.max_length)
 
     def needed(batch: Batch, where: Place = place) -> Memory:
         return training(
@@ -103,7 +71,7 @@ def _trains(project: Project, count: int, rows: Rows, shape: Shape, place: Place
 
     batch = rows.batch(recipe.batch_size)
     longest = _longest(at, recipe.max_length)
-    minutes = _training_minutes(project, count, rows, shape, place)
+    minutes = sum(training_minutes(project, parts, shape, place))
     return Fit(
         "train",
         place,
@@ -111,7 +79,7 @@ def _trains(project: Project, count: int, rows: Rows, shape: Shape, place: Place
         needed(batch),
         None if longest == recipe.max_length else longest,
         minutes,
-        training_usd(project, place, minutes),
+        training_machine(project, place).usd(60 * minutes),
         "" if needed(batch).total <= place.there else _remedy(at, rows, recipe, place),
     )
 
@@ -142,24 +110,10 @@ def _remedy(at: Callable[..., bool], rows: Rows, recipe: FineTune, place: Place)
     return f"--set finetune.batch_size=1 --set finetune.max_length={short}" if short >= 64 else "a smaller base model"
 
 
-def _training_minutes(project: Project, count: int, rows: Rows, shape: Shape, place: Place) -> float:
-    """Of all rounds, if all pairs that are asked for are kept."""
-    seconds = 0.0
-    for number in range(project.limits.rounds):
-        count += project.synthesis.rows(number) if number else 0
-        recipe = project.finetune.at(count)
-        data = Batch(round(count * rows.mean), round(count * rows.mean * rows.learned))
-        flops = training_flops(shape, data, length=rows.mean, rank=recipe.lora_rank, device=place.device)
-        seconds += training_seconds(recipe.epochs * flops, place.power, workers=recipe.workers)
-    return seconds / 60
-
-
-def _answers(project: Project, parts: Split, prompt: int, shape: Shape) -> Fit:
+def _answers(project: Project, parts: Split, longest: int, shape: Shape) -> Fit:
     """Memory at the longest prompt, examples before it; minutes if every answer is as long as it may be."""
     settings, place = project.inference, answering_place(project)
-    longest = min(shape.positions, prompt + shots(project, parts.train))
-    most = max(1, len(parts.test) * settings.responses_per_prompt)
-    rows = min(settings.batch_size, most)
+    rows = min(settings.batch_size, max(1, len(parts.test) * settings.responses_per_prompt))
     memory = answering(
         shape,
         prompt=longest,
@@ -171,28 +125,10 @@ def _answers(project: Project, parts: Split, prompt: int, shape: Shape) -> Fit:
     )
     if settings.engine == "vllm" and place.gpu:  # a process for each GPU that it spreads over
         memory = replace(memory, rest=memory.rest + (settings.gpus - 1) * PROCESS_BYTES[place.device])
-
-    def minutes(prompts: int, length: int) -> float:
-        asked = Answers(prompts * settings.responses_per_prompt, length, settings.max_new_tokens, rows)
-        return answer_seconds(shape, asked, place.power, engine=settings.engine, actors=settings.actors) / 60
-
-    rounds, baselines = project.limits.rounds, project.baseline_names
-    turns = rounds + sum(name in ("base", "champion") for name in baselines)
-    taken = turns * minutes(len(parts.test), prompt) + (rounds - 1) * minutes(len(parts.dev), prompt)
-    if "few_shot" in baselines:
-        taken += minutes(len(parts.test), longest)
+    taken = sum(answering_minutes(project, parts, shape, place).values())
     at = f"{rows} x {longest} + {settings.max_new_tokens} tokens"
-    fit = Fit("answer", place, at, memory, None, taken, answering_usd(project, taken))
+    fit = Fit("answer", place, at, memory, None, taken, answering_machine(project).usd(60 * taken))
     return _with_way_out(fit, "inference.batch_size", rows)
-
-
-def shots(project: Project, train: Iterable[Pair]) -> int:
-    """Tokens of the examples before a prompt of the few-shot baseline, rows of the usual length; 0 if none."""
-    if "few_shot" not in project.baseline_names:
-        return 0
-    count = project.baselines.few_shot or Baselines().few_shot
-    usual = median(len(pair.instruction) + len(pair.response) for pair in train) / CHARACTERS_A_TOKEN
-    return count * (TEMPLATE_TOKENS + math.ceil(usual))
 
 
 def _serves(project: Project, prompt: int, shape: Shape, place: Place) -> Fit:

@@ -10,6 +10,8 @@ from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.config.sections import nearest
 from mlflow_llamaduo.core.gpus import GPUS, Gpu, gpu
 from mlflow_llamaduo.core.memory import VLLM_SHARE, Device
+from mlflow_llamaduo.prices import book_of
+from mlflow_llamaduo.service_llm.work import Machine
 
 TRAINED_ON = ("A100-40G", "A100-80G")
 SERVED_ON = "L4"
@@ -61,22 +63,39 @@ def on(known: Gpu) -> Place:
     return Place(known.name, "gpu" if known.bf16 else "gpu32", known.memory, known)
 
 
-def training_usd(project: Project, place: Place, minutes: float) -> float:
-    """Dollars of all workers: a worker's configured price, else its GPUs' typical one; this machine's is nothing."""
-    recipe = project.finetune
-    typical = place.gpu.usd_per_hour * max(1, recipe.gpus_per_worker) if place.gpu else 0.0
-    return recipe.workers * (recipe.usd_per_hour or typical) * minutes / 60
+def training_machine(project: Project, place: Place | None = None) -> Machine:
+    """All workers: each costs its configured price, else its GPUs' typical one; this machine costs nothing.
+
+    Args:
+        project: how many there are.
+        place: one that is not as configured.
+
+    Raises:
+        ConfigError: the file of `costs.prices` is no price book.
+    """
+    recipe, place = project.finetune, place or training_places(project)[0]
+    each = recipe.usd_per_hour or _typical(project, place) * max(1, recipe.gpus_per_worker)
+    return Machine(f"{recipe.workers} x {place.name}", recipe.workers * each)
 
 
-def answering_usd(project: Project, minutes: float) -> float:
-    """Dollars of all actors with all their GPUs; a GPU of the workers' kind costs what one of a worker's does."""
+def answering_machine(project: Project) -> Machine:
+    """All actors with all their GPUs; a GPU of the workers' kind costs what one of a worker's does.
+
+    Raises:
+        ConfigError: as `training_machine`.
+    """
     recipe, settings = project.finetune, project.inference
     place = _place(settings.gpus, _answering_name(project))
-    same = training_places(project)[0].name == place.name
-    price = place.gpu.usd_per_hour if place.gpu else 0.0
-    if same and recipe.usd_per_hour:
+    price = _typical(project, place)
+    if recipe.usd_per_hour and training_places(project)[0].name == place.name:
         price = recipe.usd_per_hour / max(1, recipe.gpus_per_worker)
-    return settings.actors * max(1, settings.gpus) * price * minutes / 60
+    count = settings.actors * max(1, settings.gpus)
+    return Machine(f"{count} x {place.name}", count * price)
+
+
+def _typical(project: Project, place: Place) -> float:
+    """Dollars an hour of one GPU, by the price book."""
+    return book_of(project.costs).gpus[place.gpu.name].usd_per_hour if place.gpu else 0.0
 
 
 def remarks(project: Project) -> Iterator[str]:

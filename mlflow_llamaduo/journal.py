@@ -14,12 +14,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from mlflow_llamaduo.core.ledger import Planned
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rounds import State, StopReason
 from mlflow_llamaduo.files import locked, working_folder, write_atomic
@@ -38,6 +40,8 @@ class Entry:
     run_id: str | None = None
     round_run_ids: tuple[str, ...] = ()
     stop: StopReason | None = None
+    planned: tuple[Planned, ...] = ()
+    """What each stage was to take, as it was planned when it was first planned."""
 
 
 class Journal:
@@ -68,9 +72,7 @@ class Journal:
     def update(self, **changes: Any) -> None:
         """Replace fields of the entry."""
         known = self.entry()
-        fields = {name: getattr(known, name) for name in ("state", "run_id", "round_run_ids", "stop")}
-        entry = Entry(**{**fields, **changes})
-        write_atomic(self._file, TypeAdapter(Entry).dump_json(entry))
+        write_atomic(self._file, TypeAdapter(Entry).dump_json(replace(known, **changes)))
 
     def forget(self) -> None:
         """Begin this alignment anew; finished stages stay usable."""

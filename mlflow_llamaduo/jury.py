@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlflow_llamaduo.asking import Say, asked, asking, given, refuse_mostly_failed, title
+from mlflow_llamaduo.asking import Say, asked, asking, given, refuse_mostly_failed
 from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.adaptive import FIRST, settled
 from mlflow_llamaduo.core.figures import Against
 from mlflow_llamaduo.core.records import Comparison, Judgement, Response, TaskPrompt, Unjudged
-from mlflow_llamaduo.core.rounds import Where
+from mlflow_llamaduo.core.rounds import Where, title
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.judging import judge
 from mlflow_llamaduo.judging.pairwise import PAIRWISE, compare

@@ -61,6 +61,7 @@ def align(project: Project, stages: Stages, journal: Journal) -> Outcome:
         while (stop := stop_reason(state, project.stops)) is None:
             state = _round(state, project, stages, journal)
             journal.update(state=state)
+            stages.tracker.account(state)
     except BudgetError as error:
         return Outcome(state, "budget", str(error))
     if stop == "passed":  # only now: a run that dies must not find its own version as the champion to beat
@@ -131,8 +132,7 @@ def _round(state: State, project: Project, stages: Stages, journal: Journal) -> 
             kept=len(grown.kept),
             rejected=len(grown.rejected),
             seconds=journal.take_seconds(),
-            service_llm_usd=stages.tracker.service_llm_usd(number),
-            training_usd=project.finetune.usd(adapter.seconds),
+            ledger=stages.tracker.ledger(number),
             others=tuple(score(own, responses) for own in others),
             duels=tuple(against.duels.values()),
             calls_saved=len(responses) * project.judging.repeats - len(judgements),
@@ -156,5 +156,5 @@ def _compare(
 def _grow(state: State, stages: Stages) -> Grown:
     """New pairs like the train pairs, more of the kinds in which the last round's adapter failed on dev."""
     assert state.adapter is not None  # noqa: S101 - every round before this one has trained one
-    answers = stages.infer(state.adapter, state.dev, state.number - 1)
+    answers = stages.infer(state.adapter, state.dev, state.number)
     return stages.synthesize(state, failures(answers), state.number)

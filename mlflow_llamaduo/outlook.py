@@ -1,15 +1,12 @@
-"""What a load costs either way, month by month: the question, and its answer as text, JSON values and a picture."""
+"""What a load costs either way, month by month: the question, and its answer as text and as JSON values."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mlflow_llamaduo.config import Costs
 from mlflow_llamaduo.core.cost import (
-    HEAVY,
-    LIGHT,
     Band,
     Case,
     Speed,
@@ -22,18 +19,21 @@ from mlflow_llamaduo.core.cost import (
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.prices import price_book
 
-NAMED = {"light": (LIGHT, 1), "heavy": (HEAVY, 8)}
-"""The paper's loads, and the servers that it gives them where nobody says how fast one is."""
-TRACES = "traces:"
-KEYS = ("input_mtok_per_day", "output_mtok_per_day")
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A day's tokens, where they are from, and the servers that are taken where nobody says how fast one is."""
+
+    workload: Workload
+    source: str
+    servers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`workload` is light, heavy, a YAML file, or traces:EXPERIMENT of the last `days` days; dollars and tokens."""
+    """A load, names of the price book, and how far off prices, load and speed may be; dollars, tokens, months."""
 
-    workload: str
-    days: int
+    load: Load
     api: str
     server: str
     servers: int | None
@@ -52,7 +52,6 @@ class Outlook:
     question: Question
     case: Case
     band: Band
-    load_from: str
     api_from: str
     server_from: str
     servers_from: str
@@ -62,7 +61,7 @@ class Outlook:
         """All figures as JSON values; dollars, months, millions of tokens a day."""
         local = self.case.sized
         return {
-            "workload": {**asdict(self.case.workload), "source": self.load_from},
+            "workload": {**asdict(self.case.workload), "source": self.question.load.source},
             "api": {"model": self.question.api, **asdict(self.case.api), "source": self.api_from},
             "local": {"server": self.question.server, **asdict(local), "source": self.server_from},
             "servers_from": self.servers_from,
@@ -83,27 +82,49 @@ def look_ahead(question: Question) -> Outlook:
     """Answer a question.
 
     Raises:
-        ConfigError: a price or the number of servers is not known, or a file is wrong.
-        DataError: the traces do not say what the load is.
+        ConfigError: a price or the number of servers is not known, or the file of prices is wrong.
     """
     book = price_book(question.prices)
-    workload, load_from = _workload(question)
     api, api_from = book.api_price(question.api)
     entry = book.server(question.server)
     rate = question.tokens_per_second or entry.output_tokens_per_second
     speed = Speed(rate, question.peak) if rate and not question.servers else None
     servers, servers_from = _servers(question, speed)
     local = book.local_price(entry, finetuning_usd=question.finetuning_usd, servers=servers)
-    case = Case(workload, api, local, speed)
+    case = Case(question.load.workload, api, local, speed)
     return Outlook(
         question,
         case,
         breakeven_band(case, question.off),
-        load_from,
         api_from,
         f"{entry.date}, {entry.source}",
         servers_from,
     )
+
+
+def outlook_of(costs: Costs, finetuning_usd: float, months: int = 24) -> Outlook:
+    """The answer to what a configuration asks, once the fine-tuning has cost so many dollars.
+
+    Raises:
+        ConfigError: a name is not in the price book, or the file of `costs.prices` is none.
+    """
+    load = Load(Workload(costs.input_mtok_per_day, costs.output_mtok_per_day), "costs of the configuration")
+    question = Question(
+        load,
+        costs.api,
+        costs.server,
+        None if costs.tokens_per_second else costs.servers,
+        costs.tokens_per_second,
+        costs.peak,
+        finetuning_usd,
+        months,
+        Uncertain(),
+        Path(costs.prices) if costs.prices else None,
+    )
+    try:
+        return look_ahead(question)
+    except ConfigError as error:
+        raise ConfigError(f"costs: {error}") from error
 
 
 def told(outlook: Outlook) -> Iterator[str]:
@@ -127,77 +148,18 @@ def told(outlook: Outlook) -> Iterator[str]:
     yield f"break-even   {_when(outlook.band.assumed)}"
     yield f"             {_between(outlook.band)}, with {_doubt(question.off, case)} off"
     yield ""
-    for place, source in enumerate((outlook.load_from, outlook.api_from, outlook.server_from), 1):
+    for place, source in enumerate((question.load.source, outlook.api_from, outlook.server_from), 1):
         yield f"[{place}] {source}"
-
-
-def picture(outlook: Outlook, file: Path) -> None:
-    """Both costs by month, with what they may be where prices, load and speed are off (Figure 4), as a PNG file.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    months = range(outlook.question.months + 1)
-    case, band = outlook.case, outlook.band
-    axes.plot(months, [api_usd(m, case.workload, case.api) for m in months], label=outlook.question.api)
-    name = f"{case.sized.servers} x {outlook.question.server}"
-    axes.plot(months, [local_usd(m, case.sized) for m in months], label=name)
-    if band.best is not None:
-        worst = months[-1] if band.worst is None else min(band.worst, months[-1])
-        axes.axvspan(min(band.best, worst), worst, alpha=0.15, label="break-even")
-    if band.assumed is not None:
-        axes.axvline(band.assumed, linestyle=":", linewidth=1)
-    axes.set(
-        xlabel="months",
-        ylabel="dollars",
-        xlim=(0, months[-1]),
-        ylim=(0, None),
-        title=f"break-even {_when(band.assumed)}",
-    )
-    axes.legend()
-    try:
-        figure.savefig(file, dpi=120, format="png")
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _workload(question: Question) -> tuple[Workload, str]:
-    said = question.workload
-    if said in NAMED:
-        return NAMED[said][0], "the paper's, Table 2"
-    if said.startswith(TRACES):
-        from mlflow_llamaduo.tracking.usage import used
-
-        workload, traces = used(said.removeprefix(TRACES), question.days)
-        return workload, f"{traces} traces of the last {question.days} days"
-    file = Path(said)
-    try:
-        tree = yaml.safe_load(file.read_text())
-        tokens = [float(tree[key]) for key in KEYS]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"--workload {said}: light, heavy, traces:EXPERIMENT or a YAML file ({why})") from error
-    except (TypeError, KeyError, ValueError) as error:
-        raise ConfigError(f"{file}: {' and '.join(KEYS)} are wanted, millions of tokens") from error
-    if not all(0 <= count < float("inf") for count in tokens):
-        raise ConfigError(f"{file}: {' and '.join(KEYS)} are numbers of at least 0")
-    return Workload(*tokens), str(file)
 
 
 def _servers(question: Question, speed: Speed | None) -> tuple[int, str]:
     if question.servers:
-        return question.servers, "as many as --servers says"
+        return question.servers, "as many as was said"
     if speed is not None:
         rate = f"as many as the load takes, at {speed.output_tokens_per_second:g} tokens a second each"
         return 1, rate + (f" and {speed.peak:g} times the mean load in the busiest hour" if speed.peak > 1 else "")
-    if question.workload in NAMED:
-        return NAMED[question.workload][1], "the paper's number; --tokens-per-second says yours"
+    if question.load.servers:
+        return question.load.servers, "the paper's number; --tokens-per-second says yours"
     raise ConfigError(
         f"nobody says how fast {question.server} is: give --tokens-per-second (of answers, measured at your prompts) "
         "or --servers"

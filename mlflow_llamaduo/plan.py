@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from mlflow_llamaduo.base_models.shape import find_shape
 from mlflow_llamaduo.config import Project, ServiceModel
 from mlflow_llamaduo.core.adaptive import FIRST
+from mlflow_llamaduo.core.ledger import Dollars, Planned
 from mlflow_llamaduo.core.records import Pair, Response
 from mlflow_llamaduo.core.rounds import Split
-from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.errors import BaseModelError, ConfigError
+from mlflow_llamaduo.fit_time import plan_machines
 from mlflow_llamaduo.judging.pairwise import PAIRWISE
 from mlflow_llamaduo.judging.prompt import MOST_CHARACTERS
 from mlflow_llamaduo.prompts import task_prompts
@@ -36,31 +38,6 @@ Shares = tuple[float, float]
 
 Seen = Callable[[str, str], Typical | None]
 """Means over the replies that a model has given in a stage (`judge`, `synthesize`) before, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dollars:
-    """An estimate: with short replies, as they are likely to be, with long ones."""
-
-    low: float
-    likely: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One stage of one round: calls to the service LLM, likely tokens read and written, dollars, minutes.
-
-    `minutes` is None for a batch: its provider has a day for it.
-    """
-
-    stage: str
-    model: str
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    usd: Dollars
-    minutes: float | None
 
 
 def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None) -> tuple[Planned, ...]:
@@ -103,6 +80,19 @@ def plan(project: Project, parts: Split, seen: Seen = lambda model, stage: None)
         planned.append(judge(stage, repeats, made=(min(1.0, FIRST / repeats), SETTLED) if settles else (1.0, 1.0)))
         planned += [judge(stage, min(FIRST, repeats), llm) for llm in models.other_judges]
     return tuple(planned)
+
+
+def plan_all(project: Project, parts: Split, seen: Seen = lambda model, stage: None) -> tuple[Planned, ...]:
+    """The same with the stages that our own machines work on, where the base model's sizes can be had.
+
+    Raises:
+        ConfigError: the price of a model is not known.
+    """
+    try:
+        shape = find_shape(project.base_model)
+    except BaseModelError:  # whoever asks for it is told so: `fit_lines`, `resolve`
+        return plan(project, parts, seen)
+    return (*plan_machines(project, parts, shape), *plan(project, parts, seen))
 
 
 def plan_judging(project: Project, responses: Iterable[Response], seen: Seen) -> Planned:

@@ -17,8 +17,8 @@ from mlflow_llamaduo.coverage.sources import resolved, source_rows
 from mlflow_llamaduo.coverage.split import split
 from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.journal import HOME
+from mlflow_llamaduo.outlook import outlook_of
 from mlflow_llamaduo.places import check_cache, check_storage, check_working_folder
-from mlflow_llamaduo.prices import case_of
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.family import family
@@ -80,7 +80,7 @@ def check_costs(project: Project) -> None:
     Raises:
         ConfigError: a name is not in the price book.
     """
-    case_of(project.costs, 0.0)
+    outlook_of(project.costs, 0.0)
 
 
 def check_judges(project: Project) -> None:

@@ -11,10 +11,7 @@ from mlflow_llamaduo.config import Costs, ServiceModel, nearest
 from mlflow_llamaduo.core.cost import (
     HOURS_A_MONTH,
     ApiPrice,
-    Case,
     LocalPrice,
-    Speed,
-    Workload,
     electricity_usd_per_month,
 )
 from mlflow_llamaduo.errors import ConfigError
@@ -45,6 +42,12 @@ class ServerEntry(Entry):
     output_tokens_per_second: PositiveFloat | None = None
 
 
+class GpuEntry(Entry):
+    """One GPU, dollars an hour."""
+
+    usd_per_hour: NonNegativeFloat
+
+
 class Electricity(Entry):
     """Dollars per kilowatt-hour."""
 
@@ -57,6 +60,7 @@ class PriceBook(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     api: dict[str, ApiEntry] = {}
     servers: dict[str, ServerEntry] = {}
+    gpus: dict[str, GpuEntry] = {}
     electricity: Electricity
 
     def api_price(self, model: str) -> tuple[ApiPrice, str]:
@@ -101,9 +105,9 @@ def price_book(file: Path | None = None) -> PriceBook:
         if file is not None:
             theirs = yaml.safe_load(file.read_text()) or {}
         if not isinstance(theirs, dict):
-            raise ConfigError(f"{file}: a price book has the keys api, servers and electricity")
+            raise ConfigError(f"{file}: a price book has the keys api, servers, gpus and electricity")
         merged = {**ours, **theirs}
-        for part in ("api", "servers"):
+        for part in ("api", "servers", "gpus"):
             merged[part] = {**ours[part], **(theirs.get(part) or {})}
         return PriceBook.model_validate(merged)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -112,25 +116,21 @@ def price_book(file: Path | None = None) -> PriceBook:
         raise ConfigError(f"{file}: {_first(error)}") from error
 
 
-def case_of(costs: Costs, finetuning_usd: float) -> Case:
-    """What a configuration asks, once the fine-tuning has cost so many dollars.
+def book_of(costs: Costs) -> PriceBook:
+    """The price book of a configuration.
 
     Raises:
-        ConfigError: a name is not in the price book, or the file of `costs.prices` is none.
+        ConfigError: the file of `costs.prices` is none.
     """
     try:
-        book = price_book(Path(costs.prices) if costs.prices else None)
-        api, _ = book.api_price(costs.api)
-        local = book.local_price(book.server(costs.server), finetuning_usd=finetuning_usd, servers=costs.servers)
+        return price_book(Path(costs.prices) if costs.prices else None)
     except ConfigError as error:
         raise ConfigError(f"costs: {error}") from error
-    workload = Workload(costs.input_mtok_per_day, costs.output_mtok_per_day)
-    return Case(workload, api, local, Speed(costs.tokens_per_second, costs.peak) if costs.tokens_per_second else None)
 
 
 def _first(error: ValidationError | TypeError) -> str:
     if isinstance(error, TypeError):
-        return "api and servers are entries by name"
+        return "api, servers and gpus are entries by name"
     found = error.errors()[0]
     return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
 

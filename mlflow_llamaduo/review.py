@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_llamaduo.core.beside import Asked, Beside, asked, beside
@@ -17,6 +16,7 @@ from mlflow_llamaduo.core.figures import Absent, Against, measured
 from mlflow_llamaduo.core.rules import SCORES, Figure
 from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.evidence import finite
+from mlflow_llamaduo.tracking.tables import rows_of
 from mlflow_llamaduo.versions import Bounds, Evidence, Seen, at_hand, versions
 
 COLUMNS = ("id", "instruction", "reference", "response")
@@ -156,17 +156,13 @@ def _answers(version: Seen, evidence: Evidence) -> tuple[dict[str, Asked], str]:
     scores = {row.response_id: (row.precision, row.similarity) for row in evidence.card.scored}
     gone = f"the answers of version {version.number} are not to be had"
     try:
-        table = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/responses.json")
-        places = [table["columns"].index(column) for column in COLUMNS]
-        rows = [
-            {column: str(row[place]) for column, place in zip(COLUMNS, places, strict=True)} for row in table["data"]
-        ]
+        rows = rows_of(version.run_id, "responses.json", COLUMNS)
     except (MlflowException, OSError) as error:
         why = " ".join(str(error).split())[:160]
         return {}, f"{gone}: responses.json of run {version.run_id or '(none)'} ({why})"
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         return {}, f"{gone}: responses.json of run {version.run_id} is not as llamaduo writes it ({error})"
-    return asked(rows, scores), ""
+    return asked([{column: str(text) for column, text in row.items()} for row in rows], scores), ""
 
 
 def _brief(version: Seen) -> Seen:

@@ -29,7 +29,7 @@ GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow answers where there is no such run."""
 SAID = "llamaduo.review."
 COUNTS = ("prompts", "responses", "judgings", "unjudged")
-COSTS = ("cost/service_llm_usd", "cost/training_usd")
+COSTS = ("cost/service_llm_usd", "cost/training_usd", "cost/inference_usd")
 
 
 @dataclass(frozen=True, slots=True)

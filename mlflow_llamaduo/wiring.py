@@ -4,22 +4,26 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from mlflow_llamaduo.asking import PAID, Say, title
+from mlflow_llamaduo.asking import Say, budget
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.ledger import Planned
 from mlflow_llamaduo.core.records import Response, digest
-from mlflow_llamaduo.core.rounds import State, Where, stop_reason
+from mlflow_llamaduo.core.rounds import Split, State, stop_reason
 from mlflow_llamaduo.coverage.gathered import Gathered, told
 from mlflow_llamaduo.desk import Desk
 from mlflow_llamaduo.journal import HOME, Journal
 from mlflow_llamaduo.jury import Jury
 from mlflow_llamaduo.loop import Outcome, Stages, align
+from mlflow_llamaduo.plan import plan_all
 from mlflow_llamaduo.preflight import same_family
 from mlflow_llamaduo.prompts import Prompts, registered, task_prompts
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.registry import Registry
+from mlflow_llamaduo.report.make import report
 from mlflow_llamaduo.service_llm.client import ReplyStore
 from mlflow_llamaduo.service_llm.store import REPLIES
+from mlflow_llamaduo.service_llm.work import Account
 from mlflow_llamaduo.tracking import OWN_RUN, Tracker, point_here, reached
 
 
@@ -58,7 +62,8 @@ def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outco
             say(f"going on with MLflow run {entry.run_id}; what is finished is not done again")
         with reached(), stages(project, gathered, journal, prompts, say) as wired, wired.tracker.alignment():
             outcome = align(project, wired, journal)
-            wired.tracker.finish(outcome.state, outcome.stop)
+            wired.tracker.finish(outcome.state, outcome.stop, outcome.detail)
+            report(wired.tracker.run_id)
     return outcome
 
 
@@ -72,11 +77,12 @@ def stages(project: Project, gathered: Gathered, journal: Journal, prompts: Prom
     with ExitStack() as cleanup:
         cleanup.callback(store.close)
         prompts = registered(project, prompts, say)
-        tracker = Tracker(
-            project, gathered, journal, prompts, lambda where: _spent_usd(store, journal.fingerprint, where)
-        )
+        planned = _planned(project, gathered.parts, journal, store)
+        likely_s = {row.stage: 60 * row.minutes for row in planned if row.minutes is not None}
+        account = Account(store, budget(project), journal.fingerprint, likely_s)
+        tracker = Tracker(project, gathered, journal, prompts, account.ledger)
         registry = Registry(project, journal.fingerprint)
-        desk = Desk(project, journal, base, store, tracker, prompts, say, cleanup)
+        desk = Desk(project, journal, base, account, tracker, prompts, say, cleanup)
         jury = Jury(project, journal, prompts, desk.llm, say)
 
         def baseline(name: str, state: State) -> tuple[Response, ...]:
@@ -101,8 +107,10 @@ def stages(project: Project, gathered: Gathered, journal: Journal, prompts: Prom
         )
 
 
-def _spent_usd(store: ReplyStore, run: str, where: Where | None) -> float:
-    """Dollars of the stages of one round or baseline, or of all."""
-    if where is None:
-        return store.spent_usd(run)
-    return sum(store.spent_usd(run, f"{title(where)}: {stage}") for stage in PAID)
+def _planned(project: Project, parts: Split, journal: Journal, store: ReplyStore) -> tuple[Planned, ...]:
+    """What the stages are to take, as it was said before the first of them; more rounds are planned when they are."""
+    known = journal.entry().planned
+    names = {row.stage for row in known}
+    planned = (*known, *(row for row in plan_all(project, parts, store.typical) if row.stage not in names))
+    journal.update(planned=planned)
+    return planned

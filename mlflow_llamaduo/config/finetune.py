@@ -81,7 +81,7 @@ class FineTune(Section):
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Times that training goes on from the last checkpoint after a failure."""
     usd_per_hour: Usd = 0.0
-    """Dollars an hour and worker."""
+    """Dollars an hour and worker; 0: its GPUs' price in the price book, and nothing for a CPU."""
 
     def at(self, rows: int) -> "FineTune":
         """The recipe for so many train rows."""
@@ -95,7 +95,3 @@ class FineTune(Section):
     def largest_rank(self) -> int:
         """Of the adapters that any number of rows makes."""
         return max(self.lora_rank, *(volume.lora_rank or 0 for volume in self.from_rows.values()), 0)
-
-    def usd(self, seconds: float) -> float:
-        """Dollars of all workers for so many seconds of training; `usd_per_hour` is one worker's price."""
-        return self.workers * self.usd_per_hour * seconds / 3600

@@ -118,7 +118,7 @@ class Synthesis(Section):
 
 
 class Stops(Section):
-    """When to stop without having passed the gate. Dollars are the service LLM's."""
+    """When to stop without having passed the gate. Dollars are those of the service LLM and of our own machines."""
 
     rounds: Positive = 5
     """Fine-tunings at most."""
@@ -127,7 +127,7 @@ class Stops(Section):
     plateau_points: Percent = 1.0
     """Points of mean precision by which it must rise."""
     budget_usd: Usd = 50.0
-    """Dollars for the service LLM in one alignment, or for one output file of `judge` or `synthesize`."""
+    """Dollars for service LLM and machines in one alignment, or for one output file of `judge` or `synthesize`."""
     folder_budget_usd: Usd | None = None
     """Dollars for all that is ever spent from this working folder."""
     ask_above_usd: Usd = 10.0

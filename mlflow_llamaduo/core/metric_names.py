@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from mlflow_llamaduo.core.ledger import PAID, STAGES
 from mlflow_llamaduo.core.redact import KINDS
 from mlflow_llamaduo.core.rules import BASELINES, OPPONENTS, SCORES
 
@@ -28,7 +29,8 @@ PLACES = {
     "reference": "exact_match|token_f1|rouge_l|chrf|label_accuracy|edit_similarity",
     "reason": "malformed|too_long|refusal|meta_text|copy_of_example|wrong_language|leak|duplicate|near_duplicate",
     "kind": "|".join(KINDS),
-    "stage": "answer|compare|judge|synthesize|train|infer|pack",
+    "stage": "|".join(STAGES),
+    "paid": "|".join(PAID),
 }
 """What may stand in a place."""
 
@@ -131,13 +133,21 @@ METRICS = (
     ),
     _row("baseline/<baseline>_usd", "dollars", "what answering and judging the baseline cost", "parent"),
     _row("cost/service_llm_usd", "dollars", "paid to the service LLM in this round"),
-    _row("cost/training_usd", "dollars", "`finetune.workers` x `finetune.usd_per_hour` x hours, in this round"),
-    _row("cost/inference_usd", "dollars", "of the local model's answering, in this round"),
-    _row("cost/total_usd", "dollars", "service LLM, training and inference together"),
+    _row("cost/training_usd", "dollars", "of fine-tuning, in this round: all workers, by the hour"),
+    _row(
+        "cost/inference_usd",
+        "dollars",
+        "of our own machines for answers and for the check of what is packed, in this round",
+    ),
+    _row("cost/total_usd", "dollars", "of the whole alignment so far, baselines and rounds"),
     _row("cost/breakeven_months", "months", "until the local model is cheaper; missing where that never comes"),
-    _row("ledger/<stage>_usd", "dollars", "what a stage cost"),
-    _row("ledger/<stage>_seconds", "seconds", "that a stage took"),
-    _row("ledger/<stage>_input_tokens ledger/<stage>_output_tokens", "tokens", "that a stage read and wrote"),
+    _row("ledger/<stage>_usd", "dollars", "what a stage cost, in this round"),
+    _row(
+        "ledger/<stage>_seconds",
+        "seconds",
+        "of the machine where one worked; else the waiting for replies, summed over the calls",
+    ),
+    _row("ledger/<paid>_input_tokens ledger/<paid>_output_tokens", "tokens", "that a stage's calls read and wrote"),
 )
 
 

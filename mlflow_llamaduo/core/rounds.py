@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlflow_llamaduo.core.gate import Decision
+from mlflow_llamaduo.core.ledger import PAID, WORKED, Ledger, usd
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Comparison, Judgement, PairSet, Response, Version
 from mlflow_llamaduo.core.scoring import Scorecard
@@ -12,6 +13,11 @@ Where = int | str
 """On whose behalf a stage works: a round's number, or a baseline's name."""
 
 StopReason = Literal["passed", "rounds", "plateau", "budget"]
+
+
+def title(where: Where) -> str:
+    """How a round or a baseline is called on the terminal, in the reply store and in the ledger."""
+    return f"round {where}" if isinstance(where, int) else where
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One finished round. Dollars and seconds are those of this round alone."""
+    """One finished round. Dollars and seconds are those of this round alone.
+
+    `seconds` are those of its stages in whichever alignment; `ledger` is what this one has paid.
+    """
 
     number: int
     version: Version
@@ -59,8 +68,7 @@ class Round:
     kept: int
     rejected: int
     seconds: float
-    service_llm_usd: float
-    training_usd: float
+    ledger: Ledger = ()
     others: tuple[Scorecard, ...] = ()
     """By the other judges: beside the gate's, never in it."""
     duels: tuple[Duels, ...] = ()
@@ -68,6 +76,21 @@ class Round:
     """Judgings that were not asked for: the decision was settled without them."""
     reference: dict[str, float] = field(default_factory=dict)
     """Reference metrics by name, 0 to 100."""
+
+    @property
+    def service_llm_usd(self) -> float:
+        """Dollars paid to the service LLM."""
+        return usd(self.ledger, PAID)
+
+    @property
+    def training_usd(self) -> float:
+        """Dollars of fine-tuning."""
+        return usd(self.ledger, ("train",))
+
+    @property
+    def inference_usd(self) -> float:
+        """Dollars of our own machines for answers and for parity."""
+        return usd(self.ledger, WORKED) - self.training_usd
 
 
 @dataclass(frozen=True, slots=True)

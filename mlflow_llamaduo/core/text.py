@@ -1,4 +1,4 @@
-"""Words and sentences of a text: lower case, punctuation ignored."""
+"""Words and sentences of a text, lower case and punctuation ignored; and a text as everything can hold it."""
 
 import re
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ _END = re.compile(r"(?<=[.!?])[\"')*_]*\s+|\n+|(?<=[\u3002\uff01\uff1f])")
 
 _CLOSING = " \t\"')*_"
 _ASKS = ("?", "\uff1f")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""PostgreSQL takes no NUL, a page no control character, and the others move a terminal's cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +33,8 @@ def sentences(text: str) -> list[Sentence]:
     """Each sentence or line that has words."""
     parts = _END.split(text)
     return [Sentence(tuple(found), part.rstrip(_CLOSING).endswith(_ASKS)) for part in parts if (found := words(part))]
+
+
+def storable(text: str) -> str:
+    """The text as every database, page and picture takes it: half characters and control characters are replaced."""
+    return _CONTROL.sub("\ufffd", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

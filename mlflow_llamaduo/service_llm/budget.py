@@ -124,7 +124,7 @@ class Budget:
         if batched := store.batched_usd():
             what += f", {batched:.4f} set aside for open batches,"
         return BudgetError(
-            f"the budget is used up: {what} and the next call may cost {most_usd:.4f}; "
+            f"the budget is used up: {what} and what comes next ({purpose.stage}) may cost {most_usd:.4f}; "
             f"raise it with {option} and run the same command again"
         )
 

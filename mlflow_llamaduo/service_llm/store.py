@@ -7,7 +7,8 @@ stored as such.
     replies   what was answered, by key
     losses    dollars gone without a reply: empty replies, calls that may have been billed
     holds     dollars set aside for calls that are open, by the process that made them
-    spent     the sums over replies and losses, by run and stage
+    work      seconds and dollars of our own machines
+    spent     the sums over replies, losses and work, by run and stage
     batches   what was submitted to a batch API, and whether its replies are in
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Self
 
+from mlflow_llamaduo.core.ledger import Entry, Ledger, taken_apart
 from mlflow_llamaduo.files import working_folder
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply
 from mlflow_llamaduo.service_llm.owner import alive, owner
@@ -30,6 +32,13 @@ REPLIES = working_folder() / "replies.sqlite"
 """The store of a working folder."""
 HELD = "SELECT run, most_usd AS usd FROM holds UNION ALL SELECT run, most_usd FROM batches"
 OPEN = "open when the process ended; it may have been billed"
+LEDGER = """
+SELECT stage, SUM(usd), SUM(seconds), SUM(calls), SUM(input_tokens), SUM(output_tokens) FROM (
+    SELECT run, stage, usd, seconds, 1 AS calls, input_tokens, output_tokens FROM replies
+    UNION ALL SELECT run, stage, usd, 0, 0, 0, 0 FROM losses
+    UNION ALL SELECT run, stage, usd, seconds, 0, 0, 0 FROM work
+) WHERE run = ? GROUP BY stage ORDER BY stage
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,20 @@ class ReplyStore:
             )
             self._pay(purpose, failure.usd)
         self.release(hold)
+
+    def worked(self, seconds: float, usd: float, *, machine: str, purpose: Purpose, hold: int | None = None) -> None:
+        """Keep what a stage has taken of our own machines, and free what was held for it."""
+        self._writer.execute(
+            "INSERT INTO work VALUES (?, ?, ?, ?, ?, ?)",
+            (purpose.run, purpose.stage, machine, seconds, usd, time.time()),
+        )
+        self._pay(purpose, usd)
+        self.release(hold)
+
+    def ledger(self, run: str) -> Ledger:
+        """What each stage of each round and baseline of a run has cost so far, in all its lives."""
+        rows = self._reader.execute(LEDGER, (run,)).fetchall()
+        return tuple(Entry(*taken_apart(stage), *sums) for stage, *sums in rows)
 
     def count(self, run: str) -> int:
         """Replies that a run has paid for."""

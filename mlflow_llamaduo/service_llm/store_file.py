@@ -47,6 +47,14 @@ CREATE TABLE IF NOT EXISTS spent (
     usd REAL NOT NULL,
     PRIMARY KEY (run, stage)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS work (
+    run TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    usd REAL NOT NULL,
+    created REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS batches (
     id TEXT PRIMARY KEY,
     run TEXT NOT NULL,

@@ -9,7 +9,6 @@ answers of two baselines have the same ids): one that is there keeps what people
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -19,7 +18,7 @@ from mlflow.entities import AssessmentError, AssessmentSource, AssessmentSourceT
 from mlflow.entities.trace_location import MlflowExperimentLocation
 
 from mlflow_llamaduo.core.records import Judgement, Response, Unjudged, Verdict
-from mlflow_llamaduo.service_llm.replies import whole
+from mlflow_llamaduo.core.text import storable
 
 QUANTITIES = ("similarity", "precision")
 DATA = AssessmentSource(AssessmentSourceType.CODE, "llamaduo")
@@ -29,8 +28,6 @@ PREVIEW = 1000
 AT_ONCE = 100
 """Traces between two flushes. MLflow queues two writes a trace, and drops what comes when 1000 are waiting: four
 baselines may leave so many each."""
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""PostgreSQL takes no NUL, and the others move a terminal's cursor."""
 
 
 def log_judged(
@@ -117,11 +114,6 @@ def _write(
         for own in by_judge.values():
             for name in QUANTITIES:
                 mlflow.log_assessment(span.trace_id, feedback(name, own))
-
-
-def storable(text: str) -> str:
-    """The text as every database takes it: half characters and control characters are replaced."""
-    return CONTROL.sub("\ufffd", str(whole(text)))
 
 
 def _reason(verdict: Verdict, name: str) -> str:

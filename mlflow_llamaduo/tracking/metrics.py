@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.figures import win_rate
+from mlflow_llamaduo.core.ledger import figures
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import Adapter, Grown
 from mlflow_llamaduo.core.rounds import Round
 from mlflow_llamaduo.core.rules import SCORES
 from mlflow_llamaduo.core.scoring import Scorecard, perf_matching
-from mlflow_llamaduo.prices import case_of
+from mlflow_llamaduo.outlook import outlook_of
 
 
 def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_usd: float) -> dict[str, float]:
@@ -36,8 +37,11 @@ def round_metrics(finished: Round, adapter: Adapter, project: Project, invested_
         "data/synthetic_rejected": float(finished.rejected),
         "cost/service_llm_usd": finished.service_llm_usd,
         "cost/training_usd": finished.training_usd,
+        "cost/inference_usd": finished.inference_usd,
+        "cost/total_usd": invested_usd,
+        **{f"ledger/{name}": value for name, value in figures(finished.ledger).items()},
     }
-    months = case_of(project.costs, invested_usd).breakeven_months
+    months = outlook_of(project.costs, invested_usd).case.breakeven_months
     if months is not None:
         metrics["cost/breakeven_months"] = months
     return metrics

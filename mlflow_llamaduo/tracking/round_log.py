@@ -7,6 +7,7 @@ import mlflow
 from mlflow.entities import Run
 
 from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.ledger import usd
 from mlflow_llamaduo.core.records import Adapter, Grown, PairSet
 from mlflow_llamaduo.core.rounds import Judged, Round
 from mlflow_llamaduo.core.scoring import Scorecard
@@ -35,7 +36,7 @@ class RoundLog:
         judged: Judged,
     ) -> None:
         """Metrics on the round's run and, with the round as step, on the parent; tables on the round's run."""
-        invested_usd = self._tracker.invested_usd(finished)
+        invested_usd = usd(self._tracker.ledger())
         metrics = round_metrics(finished, adapter, self._project, invested_usd) | growth_metrics(grown)
         metrics |= matching_metrics(finished.scorecard, baselines.get("service_llm"), self._project)
         mlflow.log_metrics(metrics, step=finished.number)

@@ -18,14 +18,16 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
+from mlflow_llamaduo.core.ledger import Ledger, usd
 from mlflow_llamaduo.core.records import PairSet, TaskPrompt
-from mlflow_llamaduo.core.rounds import Judged, Round, State, StopReason
+from mlflow_llamaduo.core.rounds import Judged, State, StopReason, Where, title
 from mlflow_llamaduo.core.scoring import Scorecard
 from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.evidence import summary as summary_of
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
 from mlflow_llamaduo.service_llm.family import told
+from mlflow_llamaduo.tracking.account import account_of
 from mlflow_llamaduo.tracking.judged import log_judged
 from mlflow_llamaduo.tracking.metrics import card_metrics, matching_metrics
 from mlflow_llamaduo.tracking.once import only, tagged
@@ -57,13 +59,13 @@ class Tracker:
         gathered: Gathered,
         journal: Journal,
         prompts: Mapping[str, TaskPrompt],
-        spent_usd: Callable[[int | str | None], float],
+        ledger: Callable[[], Ledger],
     ) -> None:
         self._project = project
         self.prompts = prompts
         self._gathered = gathered
         self._journal = journal
-        self._spent_usd = spent_usd
+        self._ledger = ledger
         self._client = MlflowClient()
         self.run_id = ""
         self._round_run_id = ""
@@ -89,9 +91,9 @@ class Tracker:
                 mlflow.end_run("KILLED")
                 raise
 
-    def service_llm_usd(self, number: int) -> float:
-        """Dollars paid to the service LLM for a round."""
-        return self._spent_usd(number)
+    def ledger(self, where: Where | None = None) -> Ledger:
+        """What a round or a baseline, or else the whole alignment, has cost so far."""
+        return tuple(entry for entry in self._ledger() if where is None or entry.where == title(where))
 
     def baseline(self, name: str, called: str, card: Scorecard, judged: Judged, state: State) -> None:
         """A baseline's scores, on the parent run; with the first one the datasets.
@@ -112,7 +114,7 @@ class Tracker:
         metrics = {f"baseline/{name}_{figure}": value for figure, value in figures.items()}
         matching = matching_metrics(card, service_llm, self._project)
         metrics |= {f"baseline/{name}_{figure}": value for figure, value in matching.items()}
-        mlflow.log_metrics({**metrics, f"baseline/{name}_usd": self._spent_usd(name)}, step=0)
+        mlflow.log_metrics({**metrics, f"baseline/{name}_usd": usd(self.ledger(name))}, step=0)
         self.log_table(responses_table(judged.responses), f"baseline/{called}_responses.json")
         self.log_table(verdicts_table(judged.judgements), f"baseline/{called}_verdicts.json")
         # Not waited for: what a run that dies has not written, it writes when it goes on. The round waits for all.
@@ -147,13 +149,27 @@ class Tracker:
         run_id = self._round_run_id or self.run_id
         trace_call(model, request, answer, purpose, experiment_id=self._experiment_id, run_id=run_id)
 
-    def finish(self, state: State, stop: StopReason) -> None:
-        """Outcome, table and break-even, on the parent run."""
+    def account(self, state: State, detail: str = "") -> None:
+        """`alignment.json` on the parent run: all that it has come to so far."""
+        account = account_of(
+            self._project,
+            state,
+            self._journal.entry(),
+            gathered=self._gathered,
+            prompts=self.prompts,
+            ledger=self.ledger(),
+            detail=detail,
+        )
+        self._client.log_dict(self.run_id, account, "alignment.json")
+
+    def finish(self, state: State, stop: StopReason, detail: str = "") -> None:
+        """Outcome, table and account, on the parent run."""
         mlflow.set_tag("llamaduo.outcome", stop)
         mlflow.log_text(summary(state, self._project.judging.thresholds) + "\n", "summary.txt")
         if state.rounds:
             mlflow.log_dict(self.scorecard(state.rounds[-1].scorecard), "scorecard.json")
         self._journal.update(stop=stop)
+        self.account(state, detail)
         point_here(self._mlflows_own, self.run_id, stop)
 
     def log_judged(self, judged: Judged, run_id: str, tags: dict[str, str], *, wait: bool = True) -> None:
@@ -192,12 +208,6 @@ class Tracker:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return False  # deleted for good, or the tracking store is another one now
             raise  # a server that cannot be reached knows it still
-
-    def invested_usd(self, finished: Round) -> float:
-        """Dollars that the alignment has cost up to and with a round: what break-even has to earn back."""
-        state = self._journal.entry().state
-        training = sum(r.training_usd for r in state.rounds if r.number < finished.number) if state else 0.0
-        return self._spent_usd(None) + training + finished.training_usd
 
     def _describe(self) -> None:
         project = self._project

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mlflow_llamaduo.core.interval import Estimate
+from mlflow_llamaduo.core.ledger import usd
 from mlflow_llamaduo.core.records import Comparison, Grown, Judgement, Pair, Response, Verdict
 from mlflow_llamaduo.core.rounds import Round, State
 from mlflow_llamaduo.core.rules import BASELINES, SCORES, THRESHOLDS
@@ -89,13 +90,12 @@ def _decision(r: Round) -> list[str]:
 
 
 def _round_row(r: Round, service_llm: Scorecard | None, thresholds: Sequence[float]) -> tuple[str, ...]:
-    dollars = r.service_llm_usd + r.training_usd
     return (
         f"round {r.number}",
         *_scores(r.scorecard, service_llm, thresholds),
         str(r.train_rows),
         f"{r.seconds:.0f}",
-        f"{dollars:.2f}",
+        f"{usd(r.ledger):.2f}",
     )
 
 
@@ -109,3 +109,17 @@ def _scores(card: Scorecard, service_llm: Scorecard | None, thresholds: Sequence
 def _mean(own: Estimate, its: Estimate | None) -> tuple[str, str, str]:
     matching = perf_matching(own.value, its.value) if its else inf
     return f"{own.value:.1f}", f"{own.low:.0f}-{own.high:.0f}", f"{matching:.0f} %" if matching < inf else ""
+
+
+def rows_of(run_id: str, file: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a table of a run, with these of its columns.
+
+    Raises:
+        MlflowException, OSError: it is not to be had.
+        KeyError, TypeError, ValueError, IndexError, AttributeError: it is no table, or has no such column.
+    """
+    import mlflow
+
+    table = mlflow.artifacts.load_dict(f"runs:/{run_id}/{file}")
+    places = [table["columns"].index(column) for column in columns]
+    return [{column: row[place] for column, place in zip(columns, places, strict=True)} for row in table["data"]]

@@ -42,7 +42,7 @@ def asked_twice(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def aligned(folder: Path) -> None:
-    tracker = Tracker(project(), GATHERED, Journal(folder / "work", "one"), {}, lambda _: 0.0)
+    tracker = Tracker(project(), GATHERED, Journal(folder / "work", "one"), {}, lambda: ())
     with tracker.alignment():
         for number in range(2):
             with tracker.round(number):

@@ -7,6 +7,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_llamaduo.core.ledger import Entry
 from mlflow_llamaduo.core.metric_names import known
 from mlflow_llamaduo.core.pairwise import tally
 from mlflow_llamaduo.core.records import Comparison, Grown, PairSet, TaskPrompt
@@ -37,7 +38,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
 def nested(journal: Journal) -> tuple[str, list[str]]:
     """The run of an alignment of two rounds, and those of the rounds."""
     tracker = Tracker(
-        project(), GATHERED, journal, {"judge": TaskPrompt("test", "Judge.", "prompts:/judge/3")}, lambda _: 0.0
+        project(), GATHERED, journal, {"judge": TaskPrompt("test", "Judge.", "prompts:/judge/3")}, lambda: ()
     )
     rounds = []
     with tracker.alignment():
@@ -95,7 +96,9 @@ def judged(text: str = "Arn") -> Judged:
 
 def recorded(journal: Journal) -> Tracker:
     """An alignment with two baselines and one round."""
-    tracker = Tracker(project(), GATHERED, journal, {"judge": TaskPrompt("test", "Judge.")}, lambda _: 0.25)
+    tracker = Tracker(
+        project(), GATHERED, journal, {"judge": TaskPrompt("test", "Judge.")}, lambda: (Entry("base", "judge", 0.25),)
+    )
     state = State(NOTHING, NOTHING, NOTHING)
     with tracker.alignment():
         for name, value in (("base", 40.0), ("service_llm", 80.0)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.gate import Decision, RuleResult
+from mlflow_llamaduo.core.ledger import Entry
 from mlflow_llamaduo.core.parity import FLOAT32, Facts, Parity
 from mlflow_llamaduo.core.records import Adapter, Message, Pair, PairSet, Response, Unjudged, Verdict, Version
 from mlflow_llamaduo.core.rounds import Round
@@ -72,8 +73,10 @@ def round_(number: int = 0, precision: float = 80.0, *, passed: bool = False) ->
         kept=7,
         rejected=3,
         seconds=12.0,
-        service_llm_usd=0.5,
-        training_usd=0.25,
+        ledger=(
+            Entry(f"round {number}", "judge", 0.5, 3.0, 80, 9000, 700),
+            Entry(f"round {number}", "train", 0.25, 60),
+        ),
     )
 
 

@@ -431,13 +431,6 @@ def test_a_project_cannot_be_changed() -> None:
         setattr(project, "task", "other")  # noqa: B010 - the type checker refuses the plain assignment, as it should
 
 
-def test_hours_of_training_are_paid_for_every_worker(projects: Path) -> None:
-    assert projects
-    recipe = load("closed_qa", overrides={"finetune.usd_per_hour": 6.0, "finetune.workers": 2}).finetune
-
-    assert recipe.usd(1800) == pytest.approx(6.0)
-
-
 def test_only_a_name_that_is_near_is_suggested() -> None:
     assert nearest("epoch", ["epochs", "seed"]) == "; did you mean 'epochs'?"
     assert nearest("xyz", ["epochs", "seed"]) == ""

@@ -26,8 +26,8 @@ from mlflow_llamaduo.core.cost import (
     servers_needed,
 )
 from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.outlook import outlook_of
 from mlflow_llamaduo.preflight import check_costs
-from mlflow_llamaduo.prices import case_of
 
 GPT_4O = ApiPrice(5, 15)
 ONE_SERVER = LocalPrice(finetuning_usd=800, server_usd=2539, electricity_usd_per_month=30)
@@ -93,7 +93,7 @@ def test_break_even_never_comes_when_the_electricity_costs_as_much_as_the_api(in
 
 
 def test_the_configuration_s_defaults_are_the_light_column_of_table_2() -> None:
-    case = case_of(Costs(), 800)
+    case = outlook_of(Costs(), 800).case
 
     assert (case.workload, case.api, case.speed) == (LIGHT, GPT_4O, None)
     assert case.local.electricity_usd_per_month == pytest.approx(30)
@@ -105,7 +105,7 @@ def test_a_configured_speed_gives_the_servers_and_a_file_the_prices(tmp_path: Pa
     book.write_text("servers: {shelf: {usd: 1000, watts: 0, date: 2026-11, source: ours}}")
     costs = Costs(output_mtok_per_day=8.64, server="shelf", servers=9, tokens_per_second=30, peak=2, prices=str(book))
 
-    assert case_of(costs, 0).sized == LocalPrice(0, 1000, 0, servers=7)
+    assert outlook_of(costs, 0).case.sized == LocalPrice(0, 1000, 0, servers=7)
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,9 @@ def test_a_price_book_of_one_s_own_wins_and_the_rest_of_ours_stays(tmp_path: Pat
     [
         ("servers: {a: {usd: 1}}", "servers.a.date: Field required"),
         ("servers: {a: {usd: -1, date: d, source: s}}", "servers.a.usd"),
-        ("servers: [1]", "api and servers are entries by name"),
-        ("gpus: {}", "gpus"),
-        ("- 1", "a price book has the keys api, servers and electricity"),
+        ("servers: [1]", "api, servers and gpus are entries by name"),
+        ("planes: {}", "planes"),
+        ("- 1", "a price book has the keys api, servers, gpus and electricity"),
         ("a: [", "cannot be read"),
         ("electricity: {usd_per_kwh: .nan, date: d, source: s}", "electricity.usd_per_kwh"),
     ],

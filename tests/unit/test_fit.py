@@ -9,8 +9,10 @@ from mlflow_llamaduo.core.gpus import GPUS
 from mlflow_llamaduo.core.records import PairSet
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import BaseModelError
-from mlflow_llamaduo.fit import TEMPLATE_TOKENS, Fit, fits, rows_of
+from mlflow_llamaduo.fit import Fit, fits
 from mlflow_llamaduo.fit_table import HEADS, fit_lines
+from mlflow_llamaduo.fit_time import TEMPLATE_TOKENS, rows_of
+from mlflow_llamaduo.prices import price_book
 from tests.unit.builders import pair, pairs, project
 
 LLAMA = "meta-llama/Meta-Llama-3-8B"
@@ -142,7 +144,7 @@ def test_a_gpu_that_answers_costs_what_one_that_trains_does_if_it_is_of_its_kind
     other = answers(finetune=price, inference={"accelerator_type": "H100"})
 
     assert same.usd == pytest.approx(10 * (same.minutes or 0) / 60)
-    assert other.usd == pytest.approx(GPUS["H100"].usd_per_hour * (other.minutes or 0) / 60)
+    assert other.usd == pytest.approx(price_book().gpus["H100"].usd_per_hour * (other.minutes or 0) / 60)
 
 
 def test_the_examples_of_the_few_shot_baseline_are_read_too() -> None:

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_llamaduo.core.gate import Decision, RuleResult
+from mlflow_llamaduo.core.ledger import Dollars, Planned
+from mlflow_llamaduo.core.ledger import Entry as Paid
 from mlflow_llamaduo.core.pairwise import Duels
 from mlflow_llamaduo.core.records import (
     Adapter,
@@ -54,9 +56,12 @@ DUELS = st.builds(Duels, st.text(), st.text(), COUNT, COUNT, COUNT, COUNT, COUNT
 DECISION = st.builds(Decision, st.lists(RESULT, max_size=3).map(tuple))
 VERSION = st.builds(Version, st.text(), COUNT, st.text())
 ROUND = st.builds(
-    *(Round, COUNT, VERSION, CARD, DECISION, COUNT, COUNT, COUNT, FINITE, FINITE, FINITE),
+    *(Round, COUNT, VERSION, CARD, DECISION, COUNT, COUNT, COUNT, FINITE),
     others=st.lists(CARD, max_size=1).map(tuple),
     duels=st.lists(DUELS, max_size=1).map(tuple),
+    ledger=st.lists(st.builds(Paid, st.text(), st.text(), FINITE, FINITE, COUNT, COUNT, COUNT), max_size=2).map(
+        tuple
+    ),
     calls_saved=COUNT,
     reference=st.dictionaries(st.text(), FINITE, max_size=2),
 )
@@ -74,9 +79,10 @@ def test_any_state_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, state: State, stop: StopReason, ids: tuple[str, ...]
 ) -> None:
     folder = tmp_path_factory.mktemp("journal")
-    Journal(folder, "f").update(state=state, stop=stop, round_run_ids=ids)
+    planned = (Planned("round 0: judge", "gpt", 8, 900, 70, Dollars(0.1, 0.2, 0.3), None),)
+    Journal(folder, "f").update(state=state, stop=stop, round_run_ids=ids, planned=planned)
 
-    assert Journal(folder, "f").entry() == Entry(state, None, ids, stop)
+    assert Journal(folder, "f").entry() == Entry(state, None, ids, stop, planned)
 
 
 def test_a_journal_begins_empty(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.figures import Against
+from mlflow_llamaduo.core.ledger import Entry, Ledger
 from mlflow_llamaduo.core.records import Adapter, Comparison, Grown, Judgement, PairSet, Rejected, Response, Version
 from mlflow_llamaduo.core.rounds import Round, Split, State
 from mlflow_llamaduo.core.scoring import Scorecard
@@ -31,6 +32,7 @@ class World:
     """Stages, tracker and registry in memory. The base model scores 40, round n the n-th of `scores`."""
 
     scores: list[float]
+    accounts: list[int] = field(default_factory=list)
     broken: set[Call] = field(default_factory=set)  # what raises BudgetError
     killed: set[Call] = field(default_factory=set)  # what dies
     done: list[Call] = field(default_factory=list)
@@ -170,8 +172,11 @@ class _Tracker:
 
         yield SimpleNamespace(run_id=f"run{number}", record=record)
 
-    def service_llm_usd(self, number: int) -> float:
-        return 0.5 * (number + 1)
+    def account(self, state: State) -> None:
+        self.world.accounts.append(len(state.rounds))
+
+    def ledger(self, number: int) -> Ledger:
+        return (Entry(f"round {number}", "judge", 0.5 * (number + 1)), Entry(f"round {number}", "train", 1.0))
 
 
 def limited(rounds: int = 3, gate: float = 70.0, **limits: Any) -> Project:
@@ -190,7 +195,7 @@ def journal(tmp_path: Path) -> Journal:
 
 ROUND_0 = [("finetune", 0), ("pack", 0), ("infer", 0), ("judge", 0), ("register", 0), ("record", 0)]
 ROUND_1 = [
-    ("steer", 0),
+    ("steer", 1),
     ("synthesize", 1),
     ("finetune", 1),
     ("pack", 1),
@@ -360,6 +365,7 @@ def test_a_round_is_recorded_with_its_rows_and_dollars(journal: Journal) -> None
         (1, 10, 4, 1),
         (2, 14, 4, 1),
     ]
+    assert world.accounts == [1, 2, 3], "one that is stopped has an account of the rounds before"
     assert [r.service_llm_usd for r in world.recorded] == [0.5, 1.0, 1.5]
     assert {r.training_usd for r in world.recorded} == {1.0}
     assert [r.version.run_id for r in world.recorded] == ["run0", "run1", "run2"]

@@ -2,14 +2,13 @@ from typing import Any
 
 import pytest
 
+from mlflow_llamaduo.core.ledger import Dollars, Planned
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.plan import (
     FIRST_TOKEN_S,
     TOKENS_A_SECOND,
     VERDICT_TOKENS,
-    Dollars,
-    Planned,
     approve,
     plan,
     total,
