@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,7 +45,7 @@ class Shell:
     """One bash, as a reader has it: what a command sets, the next one has."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._folder = folder
+        self._folder, self._environment = folder, environment
         self._log = folder.parent / "said.log"
         self._read = 0
         with self._log.open("wb") as log:
@@ -71,14 +70,13 @@ class Shell:
     @contextmanager
     def goes_on(self, line: str, ready: str) -> Iterator[None]:
         """A server, from when it answers until Ctrl-C. Bash itself would have its children know no Ctrl-C."""
-        known = self.type("env -0 | base64 -w 0")
-        environment = dict(each.split("=", 1) for each in b64decode(known).decode().split("\0") if each)
+        path, active = self.type('echo "$PATH"; echo "$VIRTUAL_ENV"').split()
         log = self._folder.parent / f"{line.split(maxsplit=1)[0]}.log"
         with log.open("wb") as out:
             server = subprocess.Popen(
                 ["bash", "-c", line],
                 cwd=self._folder,
-                env=environment,
+                env={**self._environment, "PATH": path, "VIRTUAL_ENV": active},
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
