@@ -22,7 +22,7 @@ import yaml
 from mlflow import MlflowClient
 
 from tests.e2e.test_serving import free_port
-from tests.faults import ROOT, workspace
+from tests.faults import PATIENCE_S, ROOT, workspace
 from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.e2e
 PAGE = ROOT / "docs/quickstart.md"
 PORTS = (":5000", ":8000")
 """Those that the page names."""
-PATIENCE_S = 300
 END = "@@ ended with"
 
 
@@ -148,6 +147,7 @@ def shell(clone: Path, ports: dict[str, str]) -> Iterator[Shell]:
         "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say that there is none
         "MLFLOW_PORT": ports[":5000"][1:],
         "MLFLOW_WORKERS": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes that nothing here needs
     }
     shell = Shell(clone, {**kept, **own})
     yield shell
