@@ -55,7 +55,7 @@ class Shell:
     def type(self, line: str) -> str:
         """A command to its end; what it said. It must end well."""
         assert self._bash.stdin is not None
-        self._bash.stdin.write(f"{{ {line}\n}} </dev/null\necho; echo {END} $?\n")
+        self._bash.stdin.write(f"{{ {line}\n}} </dev/null\nended=$?; echo; echo {END} $ended\n")
         self._bash.stdin.flush()
         deadline = time.monotonic() + PATIENCE_S
         while not (found := re.search(rf"^{END} (\d+)$", said := self._new(), re.MULTILINE)):
