@@ -58,10 +58,13 @@ lint: setup ## format, lint, types, import contracts, docs
 docs: setup ## the documentation on 127.0.0.1:8001
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
+reference: setup ## the parts of docs/reference/ that are made of the code
+	$(BIN)/python -m tools.reference
+
 bench: setup ## every benchmark, into benchmarks/results and the table of benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
 clean: ## what can be made again; finished stages, paid replies and MLflow's files stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 
-.PHONY: help setup demo browser test test-unit test-vllm test-all lint docs bench clean
+.PHONY: help setup demo browser test test-unit test-vllm test-all lint docs reference bench clean

@@ -139,7 +139,7 @@ def plan(project: Project) -> None:
 
 
 @cli.command()
-@flag("--presets", "List the models that are known by a short name instead.")
+@flag("--presets", "List the models that have a short name, and ask nobody.")
 @project_options
 def doctor(project: Project, presets: bool) -> None:
     """Whether each service LLM can be asked: reachable, key, JSON schema, price, limits.
@@ -156,10 +156,17 @@ def doctor(project: Project, presets: bool) -> None:
 
 
 @cli.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="On serving.host, 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="On serving.host; serving.port if not given.")
 @click.option("--also", multiple=True, metavar="TASK", help="Another task on the same base; any number of them.")
-@click.option("--from", "folder", type=FOLDER, help="A folder of llamaduo export; nothing else is needed.")
-@click.option("--config", "file", type=FILE, help="A configuration file of Ray Serve; it says all the rest.")
+@click.option(
+    "--from",
+    "folder",
+    type=FOLDER,
+    help="A folder of llamaduo export; of the others only --port and --set serving.<key>=<value> go with it.",
+)
+@click.option(
+    "--config", "file", type=FILE, help="A configuration file of Ray Serve, instead of --task and all the rest."
+)
 @late_project_options
 def serve(
     opened: Callable[[], Project], port: int | None, also: tuple[str, ...], folder: Path | None, file: Path | None

@@ -18,9 +18,14 @@ OFF = (0.2, 0.3, 0.3)
     "--workload", default="light", show_default=True, help="light, heavy, a YAML file, or traces:EXPERIMENT."
 )
 @click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Of the traces.")
-@click.option("--api", default=Costs().api, show_default=True, help="In the price book, a preset, or litellm's.")
-@click.option("--server", default=Costs().server, show_default=True, help="In the price book.")
-@click.option("--servers", type=click.IntRange(1), help="How many, if it is not to follow from their speed.")
+@click.option(
+    "--api",
+    default=Costs().api,
+    show_default=True,
+    help="The service LLM: of the price book, a preset, or litellm's.",
+)
+@click.option("--server", default=Costs().server, show_default=True, help="Of the price book.")
+@click.option("--servers", type=click.IntRange(1), help="How many, instead of what follows from their speed.")
 @click.option("--tokens-per-second", type=click.FloatRange(0, min_open=True), help="Of answers, by one server.")
 @click.option(
     "--peak", type=click.FloatRange(1), default=Costs().peak, show_default=True, help="Busiest hour over the mean."
@@ -34,11 +39,11 @@ OFF = (0.2, 0.3, 0.3)
     default=OFF,
     show_default=True,
     metavar="PRICES LOAD SPEED",
-    help="How far off they may be; 0.2 is 20 % more or less.",
+    help="How far off they may be, as shares; 0.2 is 20 % more or less.",
 )
 @click.option("--prices", type=FILE, help="A price book of your own; its entries win.")
 @click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
-@click.option("--plot", type=FILE, help="A picture of both costs by month: cost.png.")
+@click.option("--plot", type=FILE, help="A PNG file: both costs by month.")
 @edge
 def cost(
     workload: str, days: int, as_json: bool, plot: Path | None, off: tuple[float, float, float], **asked: Any

@@ -10,7 +10,7 @@ from mlflow_llamaduo.registry_commands import of_task
 
 
 @click.command()
-@click.option("--version", "number", type=click.IntRange(1), help="Its number; the champion's if not given.")
+@click.option("--version", "number", type=click.IntRange(1), help="Its number; the champion if not given.")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="A new folder, or an empty one.")
 @click.option("--merged", is_flag=True, help="Put the adapter into the base's weights, for other programs too.")
 @of_task

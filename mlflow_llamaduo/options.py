@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 import click
 
 from mlflow_llamaduo.config import Project, load
-from mlflow_llamaduo.errors import ConfigError, DataError, LlamaDuoError
+from mlflow_llamaduo.errors import ConfigError, LlamaDuoError
 
 P = ParamSpec("P")
 
@@ -27,6 +27,8 @@ OVERRIDES = {
     "responses_per_prompt": "inference.responses_per_prompt",
     "judge_repeats": "judging.repeats",
 }
+PROFILE = "A file of projects/profiles/, or a path that ends in .yaml or .yml."
+
 MODEL = ("api_base", "api_key_env", "rpm", "tpm", "concurrency")
 """Options that go to the judge and to the generator."""
 
@@ -46,7 +48,7 @@ def edge(command: Callable[P, None]) -> Callable[P, None]:
         except LlamaDuoError as error:
             for line in str(error).splitlines():
                 say(line)
-            sys.exit(2 if isinstance(error, ConfigError | DataError) else 1)
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:
             say("stopped; the same command goes on from here, and nothing that is finished is done again")
             sys.exit(130)
@@ -84,7 +86,7 @@ def late_project_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
             click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/."),
-            click.option("--profile", default="local", show_default=True, help="A file of projects/profiles/."),
+            click.option("--profile", default="local", show_default=True, help=PROFILE),
             click.option("--base-model", help="The local model: a folder, or a name on the model hub."),
             click.option("--service-llm", help="Judge and generator: a preset (gpt-4o), litellm's name, or offline."),
             click.option("--api-base", metavar="URL", help="Its server, if not the provider's own."),
@@ -96,16 +98,27 @@ def late_project_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--rows-per-round", "--rows", type=int, help="Synthetic pairs to ask for (in a round)."),
             click.option("--gate", help="A least value for both means (70), or figure=value,..."),
             click.option("--budget-usd", type=float, help="Dollars that the service LLM may cost."),
-            click.option("--promotion", help="auto: a version that passes is served; review: a person decides."),
+            click.option(
+                "--promotion", help="auto: a version that passes is champion at once; review: a person decides."
+            ),
             click.option("--epochs", type=int, help="Epochs of a fine-tuning."),
             click.option(
-                "--source", "--coverage", "source", help="Pairs: a file, hub:<dataset>, traces:<experiment>."
+                "--source",
+                "--coverage",
+                "source",
+                help="The pairs: a file or folder, hub:<dataset>[@<revision>][#<split>], traces:<experiment>.",
             ),
             click.option("--trace-filter", help="MLflow's filter of the traces that are taken."),
             click.option("--feedback", metavar="NAME=VALUE", help="The traces' feedback that says satisfactory."),
             click.option("--responses-per-prompt", type=int, help="K, answers to each test prompt."),
             click.option("--judge-repeats", "--repeats", type=int, help="M, judgings of each answer."),
-            click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Any key: finetune.lora_rank=8."),
+            click.option(
+                "--set",
+                "set_",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Any key of the configuration: finetune.lora_rank=8. May be repeated.",
+            ),
         ]
     ):
         loaded = option(loaded)

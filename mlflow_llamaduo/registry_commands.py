@@ -13,14 +13,16 @@ import click
 from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.core.terminal import plain
 from mlflow_llamaduo.errors import ConfigError, DataError, LlamaDuoError
-from mlflow_llamaduo.options import edge, flag
+from mlflow_llamaduo.options import PROFILE, edge, flag
 
 LONGEST_REASON = 2000
 """Characters of a reason: it is part of a tag, and databases differ in what a tag may hold."""
 LONGEST_NAME = 200
 FOLLOWS = "a running service answers with it within seconds"
 
-reason_option = click.option("--reason", required=True, help="Why, for whoever asks later.")
+reason_option = click.option(
+    "--reason", required=True, help=f"Why, for whoever asks later; {LONGEST_REASON:,} characters at most."
+)
 by_option = click.option("--by", help="Who says so; MLFLOW_TRACKING_USERNAME or the login name if not given.")
 
 
@@ -38,18 +40,21 @@ def of_task(command: Callable[..., None]) -> Callable[..., None]:
         except LlamaDuoError as error:  # with what others have written into tags
             raise type(error)(plain(str(error), LONGEST_REASON)) from error
 
-    named = click.option("--profile", default="local", show_default=True, help="A file of projects/profiles/.")(
-        loaded
-    )
+    named = click.option("--profile", default="local", show_default=True, help=PROFILE)(loaded)
     return edge(click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/.")(named))
 
 
 @click.command()
 @click.option(
-    "--version", "number", type=click.IntRange(1), help="To look at closely; the challenger, else the newest."
+    "--version",
+    "number",
+    type=click.IntRange(1),
+    help="To look at closely; the challenger, else the newest, if not given.",
 )
-@click.option("--answers", type=click.IntRange(0), default=5, show_default=True, help="Prompts to show answers to.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--answers", type=click.IntRange(0), default=5, show_default=True, help="Prompts whose answers are shown."
+)
+@click.option("--json", "as_json", is_flag=True, help="The same for programs, as JSON.")
 @of_task
 def review(project: Project, number: int | None, answers: int, as_json: bool) -> None:
     """All versions of a task's model, and one of them beside the champion.
@@ -69,10 +74,13 @@ def review(project: Project, number: int | None, answers: int, as_json: bool) ->
 
 
 @click.command()
-@click.option("--version", "number", type=click.IntRange(1), help="Its number; the challenger's if not given.")
+@click.option("--version", "number", type=click.IntRange(1), help="Its number; the challenger if not given.")
 @reason_option
 @by_option
-@flag("--override", "Also where its gate said no, or it was rejected; the version says so for ever.")
+@flag(
+    "--override",
+    "Also where its gate said no, or somebody has rejected it or rolled it back; the version says so for ever.",
+)
 @of_task
 def promote(project: Project, number: int | None, reason: str, by: str | None, override: bool) -> None:
     """Make a version champion; the champion before becomes `previous`.
@@ -125,7 +133,7 @@ def reject(project: Project, number: int, reason: str, by: str | None) -> None:
 
 
 @click.command()
-@click.option("--version", "number", type=click.IntRange(1), help="To go back to; the one that was champion before.")
+@click.option("--version", "number", type=click.IntRange(1), help="To go back to; the alias `previous` if not given.")
 @reason_option
 @by_option
 @of_task

@@ -19,7 +19,10 @@ def _writes(out: Path | None) -> None:
 
 @click.command()
 @click.option(
-    "--out", type=FILE, required=True, help="A .jsonl of all pairs, each with its side; or a folder for three."
+    "--out",
+    type=FILE,
+    required=True,
+    help="A .jsonl of all pairs, each with its side as `split`; or a folder for train.jsonl, dev.jsonl, test.jsonl.",
 )
 @project_options
 def coverage(project: Project, out: Path) -> None:
@@ -33,7 +36,7 @@ def coverage(project: Project, out: Path) -> None:
 @click.command()
 @click.option("--train", type=FILE, required=True, help="JSONL of pairs to learn.")
 @click.option("--dev", type=FILE, required=True, help="JSONL of pairs that choose the epoch.")
-@click.option("--out", type=FILE, required=True, help="The adapter's folder.")
+@click.option("--out", type=FILE, required=True, help="A new folder for the adapter.")
 @project_options
 def finetune(project: Project, train: Path, dev: Path, out: Path) -> None:
     """Stage 2: train an adapter with QLoRA on Ray Train."""
@@ -59,7 +62,7 @@ def infer(project: Project, in_: Path, adapter: Path | None, out: Path) -> None:
 
 @click.command()
 @click.option("--in", "in_", type=FILE, required=True, help="JSONL of responses.")
-@click.option("--out", type=FILE, required=True, help="JSONL of verdicts.")
+@click.option("--out", type=FILE, required=True, help="JSONL of the same rows with `verdicts` and their means.")
 @yes_option
 @project_options
 def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
@@ -81,7 +84,7 @@ def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
 @click.option("--in", "in_", type=FILE, required=True, help="JSONL of seed pairs.")
 @click.option("--test", type=FILE, help="JSONL of held-out pairs that nothing may give away.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Another number asks for other pairs.")
-@click.option("--out", type=FILE, required=True, help="JSONL of new pairs.")
+@click.option("--out", type=FILE, required=True, help="JSONL of new pairs; the rejected ones beside it.")
 @yes_option
 @project_options
 def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: Path, yes: bool) -> None:
@@ -101,8 +104,14 @@ def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: 
 @click.option("--train", type=FILE, help="JSONL of the pairs that are there already.")
 @click.option("--test", type=FILE, help="JSONL of held-out pairs that nothing may give away.")
 @click.option("--out", type=FILE, required=True, help="JSONL of the pairs that are kept, line by line as they were.")
-@click.option("--rejected", type=FILE, help="JSONL of the others, each with its reason and its partner.")
-@click.option("--report", type=FILE, help="JSON: counts by reason, train rows that give a test prompt away.")
+@click.option(
+    "--rejected",
+    type=FILE,
+    help="JSONL of the others, each with reason and partner; <out>.rejected.jsonl if not given.",
+)
+@click.option(
+    "--report", type=FILE, help="JSON: counts by reason, train rows that give a test prompt away, settings."
+)
 @edge
 def curate(
     in_: Path, train: Path | None, test: Path | None, out: Path, rejected: Path | None, report: Path | None
@@ -126,19 +135,36 @@ def curate(
 
 
 @click.command("judge-report")
-@click.option("--in", "in_", type=FILE, multiple=True, help="JSONL of verdicts by `llamaduo judge`; one a judge.")
 @click.option(
-    "--run", "run_id", metavar="ID", help="The MLflow run of a round: its judged traces, people's feedback."
+    "--in",
+    "in_",
+    type=FILE,
+    multiple=True,
+    help="JSONL of verdicts by `llamaduo judge`; may be repeated, one a judge.",
 )
-@click.option("--labels", type=FILE, help="JSONL or CSV by people: id, and similarity or precision from 0 to 100.")
-@click.option("--swap", type=click.IntRange(0), default=20, show_default=True, help="Responses to swap; 0: none.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    help="The MLflow run of a round, instead or besides: its traces, people's feedback.",
+)
+@click.option(
+    "--labels", type=FILE, help="JSONL or CSV of people's scores: id, and similarity or precision from 0 to 100."
+)
+@click.option(
+    "--swap",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Responses to ask about with reference and response in each other's place; 0 asks nobody.",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 100),
     multiple=True,
     default=(50, 70),
     show_default=True,
-    help="Score of a good answer.",
+    help="The score of a good answer; may be repeated.",
 )
 @click.option("--out", type=FILE, help="JSON of all figures.")
 @yes_option

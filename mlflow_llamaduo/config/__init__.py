@@ -7,22 +7,21 @@
 A key that is not known is an error, and all errors are told at once.
 """
 
+from mlflow_llamaduo.config.coverage import Coverage
+from mlflow_llamaduo.config.finetune import FineTune
 from mlflow_llamaduo.config.gate import DEFAULT_GATE, Gate, rules_of
 from mlflow_llamaduo.config.load import load, projects_folder
 from mlflow_llamaduo.config.sections import (
     Baselines,
     Costs,
-    Coverage,
-    FineTune,
     Inference,
     Judging,
     Section,
-    ServiceLLMs,
-    ServiceModel,
     Stops,
     Synthesis,
     nearest,
 )
+from mlflow_llamaduo.config.service_models import ServiceLLMs, ServiceModel
 from mlflow_llamaduo.config.serving import Canary, Fallback, Serving, Shadow
 from mlflow_llamaduo.config.tree import FLEET, Project
 

@@ -19,20 +19,24 @@ class Rule(Section):
     """The least value of a figure, and whether it or the lower bound of its interval must reach it."""
 
     at_least: float
+    """The value."""
     by: By
+    """Whether the lower bound must reach it, or the figure."""
 
 
 class Gate(Section):
     """What a version must reach to be promoted; every rule must hold.
 
-    In a file it is a mapping of figures to numbers, or to `{at_least: 90, by: mean}`. `by` is what holds for rules
-    that do not say it: `lower_bound` of the 95 % interval, or `mean`. `forbid_same_family` makes a judge of the
-    generator's own family an error; else it is a warning.
+    In a file it is a mapping of figures to numbers, or to `{at_least: 90, by: mean}`.
     """
 
     by: By = "lower_bound"
+    """Whether the lower bound of the figure's 95 % interval must reach the value, or the figure; for rules that do
+    not say it."""
     forbid_same_family: bool = False
+    """A judge of the generator's family is an error; else a warning."""
     rules: Annotated[dict[str, Rule], Field(min_length=1)]
+    """In a file each figure is a key of its own."""
 
 
 def rules_of(gate: Gate) -> tuple[GateRule, ...]:

@@ -3,19 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlflow_llamaduo.config.coverage import Coverage
+from mlflow_llamaduo.config.finetune import FineTune
 from mlflow_llamaduo.config.gate import DEFAULT_GATE, GateForm, needed, rules_of
-from mlflow_llamaduo.config.sections import (
-    Baselines,
-    Costs,
-    Coverage,
-    FineTune,
-    Inference,
-    Judging,
-    Section,
-    ServiceLLMs,
-    Stops,
-    Synthesis,
-)
+from mlflow_llamaduo.config.sections import Baselines, Costs, Inference, Judging, Section, Stops, Synthesis
+from mlflow_llamaduo.config.service_models import ServiceLLMs
 from mlflow_llamaduo.config.serving import Serving
 from mlflow_llamaduo.core.records import digest
 from mlflow_llamaduo.core.rules import BASELINES, OPPONENTS, GateRule
@@ -31,12 +23,19 @@ class Project(Section):
     """Everything one alignment needs to know."""
 
     task: str
+    """A folder of `projects/`."""
     folder: Path
+    """That folder."""
     profile: str
-    category: str = ""
+    """A file of `projects/profiles/`."""
     base_model: str
-    promotion: Literal["auto", "review"] = "review"
+    """The local model: a folder, or a name on the model hub."""
     gate: GateForm = DEFAULT_GATE
+    """What a version must reach."""
+    category: str = ""
+    """Keep coverage rows of this category, and rows without one; empty keeps all."""
+    promotion: Literal["auto", "review"] = "review"
+    """Whether a version that passes becomes champion at once."""
     coverage: Coverage = Coverage()
     service_llm: ServiceLLMs = ServiceLLMs()
     finetune: FineTune = FineTune()

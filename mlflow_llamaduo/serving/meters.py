@@ -24,13 +24,14 @@ class Meters:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "llamaduo_requests",
-            "Requests that had a model, by who answered (champion, canary, named, service_llm) and HTTP status.",
+            "Answers and errors, by who answered (champion, canary, named, service_llm) and HTTP status; "
+            "499: the client left.",
             (*SERVED, "answered_by", "status"),
             registry=self._registry,
         )
         self._refused = Counter(
             "llamaduo_refused",
-            "Requests that came to no model, by HTTP status.",
+            "Requests that came to no model, by HTTP status: 400, 401, 403, 404, 413, 429.",
             ("status",),
             registry=self._registry,
         )
@@ -50,7 +51,7 @@ class Meters:
         )
         self._rate = Histogram(
             "llamaduo_tokens_per_second",
-            "Tokens that one request was written, by the seconds after its first.",
+            "Tokens of one request a second, after its first token.",
             SERVED,
             buckets=RATES,
             registry=self._registry,
@@ -65,11 +66,11 @@ class Meters:
             "llamaduo_requests_open", "Requests that wait or are written now.", ("task",), registry=self._registry
         )
         self._lost = Counter(
-            "llamaduo_traces_lost", "Sampled traces that could not be kept.", registry=self._registry
+            "llamaduo_traces_lost", "Sampled traces that MLflow did not take.", registry=self._registry
         )
         self._uncopied = Counter(
             "llamaduo_shadow_lost",
-            "Copies for a shadow that was too busy, or whose counts could not be read.",
+            "Copies for a shadow that were not made: it was too busy, or MLflow away.",
             ("task",),
             registry=self._registry,
         )
@@ -78,7 +79,7 @@ class Meters:
         )
         self._behind = Gauge(
             "llamaduo_behind",
-            "1 where a task's champion in the registry is not the one that answers.",
+            "1 where the registry's champion of a task could not be loaded.",
             ("task",),
             registry=self._registry,
         )

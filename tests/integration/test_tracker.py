@@ -6,6 +6,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_llamaduo.core.metric_names import known
 from mlflow_llamaduo.core.records import PairSet, TaskPrompt
 from mlflow_llamaduo.core.rounds import State
 from mlflow_llamaduo.journal import Journal
@@ -90,6 +91,20 @@ def test_baselines_and_a_round_are_in_metrics_by_name(journal: Journal) -> None:
     }
     assert {name: metrics[name] for name in expected} == expected
     assert metrics["judge/precision_mean_low"] < 60 < metrics["judge/precision_mean_high"]
+
+
+def test_every_metric_of_a_run_is_in_the_table_of_metrics(journal: Journal) -> None:
+    run_id = recorded(journal).run_id
+    client = MlflowClient()
+    parent = client.get_run(run_id)
+    (child,) = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    told = {"parent": set(parent.data.metrics), "round": set(child.data.metrics)}
+
+    found = {name: known(name) for name in told["parent"] | told["round"]}
+    assert [name for name, metric in found.items() if metric is None] == []
+    for name, metric in found.items():
+        runs = "both" if all(name in of for of in told.values()) else next(r for r in told if name in told[r])
+        assert metric is not None and metric.runs == runs, name
 
 
 def test_a_round_and_each_baseline_have_their_tables(journal: Journal) -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from mlflow_llamaduo import places
 from mlflow_llamaduo.cli import cli
-from mlflow_llamaduo.config.sections import STORAGES, FineTune
+from mlflow_llamaduo.config.finetune import STORAGES, FineTune
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.files import to_jsonl
 from mlflow_llamaduo.places import (
