@@ -12,6 +12,7 @@ from mlflow_llamaduo.core.records import Response, digest
 from mlflow_llamaduo.core.rounds import Split, State, stop_reason
 from mlflow_llamaduo.coverage.gathered import Gathered, told
 from mlflow_llamaduo.desk import Desk
+from mlflow_llamaduo.errors import LlamaDuoError
 from mlflow_llamaduo.journal import HOME, Journal
 from mlflow_llamaduo.jury import Jury
 from mlflow_llamaduo.loop import Outcome, Stages, align
@@ -63,7 +64,7 @@ def run(project: Project, gathered: Gathered, *, fresh: bool, say: Say) -> Outco
         with reached(), stages(project, gathered, journal, prompts, say) as wired, wired.tracker.alignment():
             outcome = align(project, wired, journal)
             wired.tracker.finish(outcome.state, outcome.stop, outcome.detail)
-            report(wired.tracker.run_id)
+            _report(wired.tracker.run_id, say)
     return outcome
 
 
@@ -105,6 +106,16 @@ def stages(project: Project, gathered: Gathered, journal: Journal, prompts: Prom
             tracker=tracker,
             registry=registry,
         )
+
+
+def _report(run_id: str, say: Say) -> None:
+    """A report that cannot be made is told, and makes no failure of an alignment that has ended."""
+    try:
+        _, size = report(run_id)
+    except LlamaDuoError as error:
+        say(f"there is no report: {error}\n(`llamaduo report --run {run_id}` tries again)")
+    else:
+        say(f"report: runs:/{run_id}/report.html, {size / 1000:,.0f} kB; `llamaduo report` makes it again")
 
 
 def _planned(project: Project, parts: Split, journal: Journal, store: ReplyStore) -> tuple[Planned, ...]:

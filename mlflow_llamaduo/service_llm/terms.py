@@ -50,6 +50,9 @@ class Terms:
         return (fresh * self.input_usd + cached_tokens * self.cached_usd + output_tokens * self.output_usd) / 1e6
 
 
+STAND_INS = ("offline/teacher", "offline/judge")
+
+
 def terms(llm: ServiceModel) -> Terms:
     """Resolve a configured model.
 
@@ -59,6 +62,8 @@ def terms(llm: ServiceModel) -> Terms:
     preset = presets().get(llm.model, {})
     name = str(preset.get("model", llm.model))
     if name.startswith("offline/"):
+        if name not in STAND_INS:
+            raise ConfigError(f"no stand-in {name!r}{nearest(name, STAND_INS)}: there are {' and '.join(STAND_INS)}")
         return Terms(name, 0.0, 0.0, 0.0, llm.rpm, llm.tpm, False, "offline stand-in")
     if "/" not in name:
         raise ConfigError(

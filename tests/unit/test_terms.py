@@ -133,6 +133,11 @@ def test_a_model_that_is_no_preset_costs_what_litellm_says() -> None:
     assert (found.source, found.json_schema) == ("litellm's table", True)
 
 
+def test_a_stand_in_that_there_is_not_is_told_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="no stand-in 'offline/jugde'; did you mean 'offline/judge'"):
+        of("offline/jugde")
+
+
 def test_a_stand_in_is_free_whatever_is_configured() -> None:
     found = of("offline/judge", input_usd_per_mtok=1, output_usd_per_mtok=2)
 
