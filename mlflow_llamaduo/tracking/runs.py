@@ -4,7 +4,6 @@ Under `mlflow run` the parent is the run that MLflow made (MLFLOW_RUN_ID). When 
 first run goes on too, and the new one is tagged with where the work is.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_llamaduo import __version__
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.ledger import Ledger, usd
 from mlflow_llamaduo.core.records import PairSet, TaskPrompt
@@ -26,8 +24,8 @@ from mlflow_llamaduo.coverage.gathered import Gathered
 from mlflow_llamaduo.evidence import summary as summary_of
 from mlflow_llamaduo.journal import Journal
 from mlflow_llamaduo.service_llm.exchange import Failure, Purpose, Reply, Request
-from mlflow_llamaduo.service_llm.family import told
 from mlflow_llamaduo.tracking.account import account_of
+from mlflow_llamaduo.tracking.description import describe
 from mlflow_llamaduo.tracking.judged import log_judged
 from mlflow_llamaduo.tracking.metrics import card_metrics, matching_metrics
 from mlflow_llamaduo.tracking.once import only, tagged
@@ -40,12 +38,6 @@ from mlflow_llamaduo.tracking.tables import (
 )
 from mlflow_llamaduo.tracking.traces import trace_call
 from mlflow_llamaduo.versions import tell
-
-STAND_IN = (
-    "The service LLM of this run is an offline stand-in: pairs come from a grammar and scores from reference "
-    "metrics (token F1, ROUGE-L, containment). They are not an LLM's opinion."
-)
-
 
 OWN_RUN = "MLFLOW_RUN_ID"
 """The environment variable by which `mlflow run` tells a program the run that it has made for it."""
@@ -85,7 +77,7 @@ class Tracker:
             self._journal.update(run_id=self.run_id)
             if known is None:
                 only(self._client, run, begun)
-            self._describe()
+            describe(self._project)
             try:
                 yield
             except KeyboardInterrupt:
@@ -214,25 +206,6 @@ class Tracker:
                 return False  # deleted for good, or the tracking store is another one now
             raise  # a server that cannot be reached knows it still
 
-    def _describe(self) -> None:
-        project = self._project
-        mlflow.set_tags(
-            {
-                "llamaduo.task": project.task,
-                "llamaduo.fingerprint": project.fingerprint,
-                "llamaduo.version": __version__,
-                "llamaduo.offline_stand_ins": str(project.offline).lower(),
-                "llamaduo.judge_family": told(project.service_llm),
-                **({"mlflow.note.content": STAND_IN} if project.offline else {}),
-            }
-        )
-        resolved = project.model_dump(mode="json", exclude={"folder"})
-        mlflow.log_dict(resolved, "config.json")
-        settled = {key: value for key, value in resolved.items() if key != "limits"}
-        mlflow.set_tag("llamaduo.limits", json.dumps(resolved["limits"]))  # a tag: they may change as it goes on
-        declared = set(self._client.get_run(mlflow.active_run().info.run_id).data.params)
-        mlflow.log_params({k: v for k, v in _flat(settled).items() if k not in declared})
-
     def _coverage(self) -> None:
         """What became of the source's rows: places and reasons, never what stood there."""
         report = self._gathered.report
@@ -262,13 +235,3 @@ def point_here(started: str | None, run_id: str | None, stop: StopReason) -> Non
         client = MlflowClient()
         client.set_tag(started, "llamaduo.continued_in", run_id)
         client.set_tag(started, "llamaduo.outcome", stop)
-
-
-def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and key != "gate":
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
-    return flat
