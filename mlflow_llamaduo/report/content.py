@@ -31,7 +31,7 @@ class Side:
 def why(account: Row) -> str:
     """The decision in a sentence."""
     if account["detail"]:
-        return str(account["detail"])
+        return f"{str(account['detail'])[:1].upper()}{str(account['detail'])[1:]}."
     rounds = account["rounds"]
     if not rounds:
         return "No round was finished."

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 from scipy.stats import gaussian_kde
 
 from mlflow_llamaduo.core.rules import BASELINES, SCORES
@@ -34,9 +34,9 @@ def scores_figure(account: Row) -> Drawing:
             _rounds(drawing, panel, account["rounds"], score)
             panel.set(title=f"mean {score}, 0 to 100", ylim=(0, 102))
         panels[-1].set(xlabel="round")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         last = max([r["number"] for r in account["rounds"]], default=0)
         panels[-1].set_xlim(-0.5, last + 0.5)
+        panels[-1].set_xticks(range(0, last + 1, 1 + last // 12) if account["rounds"] else [])
         _legend(drawing, panels[0])
         drawing.caption = "Means over the test prompts with their 95 % intervals; each mark says its figures."
         drawing.said = "Mean scores by round with 95 % intervals: " + "; ".join(_said(account))
@@ -161,6 +161,8 @@ def _band(drawing: Drawing, panel: Any, name: str, mean: Row) -> None:
 def _rounds(drawing: Drawing, panel: Any, rounds: Sequence[Row], score: str) -> None:
     known = [(r, r["scorecard"]["figures"][f"{score}_mean"]) for r in rounds]
     known = [(r, mean) for r, mean in known if mean["value"] is not None]
+    if not known:
+        return
     (line,) = panel.plot([r["number"] for r, _ in known], [m["value"] for _, m in known], color=OWN, linewidth=1)
     drawing.mark(line, "rounds")
     for place, (one, mean) in enumerate(known):

@@ -143,7 +143,10 @@ def test_an_alignment_without_a_round_has_a_report() -> None:
     text = html(replace(told(), account=empty, shown=None, models={}, rejected={}, evidence={}))
 
     assert "Stopped: the budget was used up" in text
-    assert "the budget is used up" in text
+    assert "The budget is used up." in text
+    assert (
+        "rounds" not in drawings_of(replace(told(), account=empty, shown=None, models={}))["scores"].series.values()
+    )
     assert "No answers of a finished round are to be had." in text
 
 
