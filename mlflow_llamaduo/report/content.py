@@ -28,18 +28,20 @@ class Side:
     note: str
 
 
-def why(account: Row) -> str:
+def why(told: Told) -> str:
     """The decision in a sentence."""
+    account, shown = told.account, told.shown
     if account["detail"]:
         return f"{str(account['detail'])[:1].upper()}{str(account['detail'])[1:]}."
-    rounds = account["rounds"]
-    if not rounds:
+    if shown is None:
         return "No round was finished."
-    last = rounds[-1]
-    if last["passed"]:
-        return f"Version {last['version']} (round {last['number']}) passes every rule of its gate."
-    failed = sum(not rule["passed"] for rule in last["rules"])
-    return f"Version {last['version']} (round {last['number']}) fails {failed} of the {len(last['rules'])} rules."
+    version = f"version {shown['version']} (round {shown['number']})"
+    if shown["passed"]:
+        return f"{version.capitalize()} passes every rule of its gate."
+    failed = sum(not rule["passed"] for rule in shown["rules"])
+    count = len(account["rounds"])
+    best = version.capitalize() if count == 1 else f"None of {count} versions passes. The best, {version},"
+    return f"{best} fails {failed} of its {len(shown['rules'])} rules."
 
 
 def facts(told: Told) -> Iterator[tuple[str, str]]:

@@ -58,7 +58,7 @@ def page(told: Told, drawings: Mapping[str, Drawing]) -> str:
             account=account,
             title=f"{account['task']}: alignment report",
             outcome=OUTCOMES.get(account["outcome"], account["outcome"]),
-            why=why(account),
+            why=why(told),
             facts=list(facts(told)),
             scores=list(score_rows(account)),
             thresholds=account["thresholds"],

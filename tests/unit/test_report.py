@@ -59,7 +59,7 @@ def test_the_decision_says_what_came_of_it_and_why_rule_by_rule() -> None:
     assert "The gate was passed" in passed
     assert "Version 2 (round 1) passes every rule of its gate." in passed
     assert "Not passed: the round limit was reached" in failed
-    assert "fails 1 of the 1 rules" in failed
+    assert "None of 2 versions passes. The best, version 2 (round 1), fails 1 of its 1 rules." in failed
     assert "precision_mean 60.0 &lt; 70" in failed
 
 
