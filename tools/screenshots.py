@@ -23,8 +23,8 @@ from tests.browser import tab
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
 STARTS_WITHIN_S = 120
-CHARTS = "judge/(precision|similarity)_mean$|cost/.*_usd"
-WIDE, SHOWN = 1750, 1390
+CHARTS = "judge/(precision|similarity)_mean$|cost/(total|training)_usd"
+WIDE, SHOWN = 1750, 1300
 DRAWN_MS = 6000
 """How long MLflow's page is given for its charts."""
 
