@@ -166,8 +166,8 @@ class Workspace:
 
 
 def _told(finished: Mapping[str, Any]) -> dict[str, Any]:
-    """A round without what no two have in common: seconds, a run's id, and a number that may have a gap before it."""
-    return {key: value for key, value in finished.items() if key not in ("seconds", "training_usd", "version")}
+    """A round without what no two have in common: seconds, in the ledger too, and a number with a gap before it."""
+    return {key: value for key, value in finished.items() if key not in ("seconds", "ledger", "version")}
 
 
 def workspace(folder: Path, base: Path, **finetune: Any) -> Workspace:
