@@ -120,18 +120,18 @@ METRICS = (
         "mean number of words, new over coverage pairs of train",
     ),
     _row(
-        "baseline/<baseline>_<figure> baseline/<baseline>_<reference>",
+        "baseline/<baseline>/<figure> baseline/<baseline>/<reference>",
         "as the figure",
         "what a round is compared with, on the same test prompts by the same judge",
         "parent",
     ),
     _row(
-        "baseline/<baseline>_perf_matching/<mean_or_coverage>",
+        "baseline/<baseline>/perf_matching/<mean_or_coverage>",
         "%",
         "100 x the baseline's figure over the service LLM's own",
         "parent",
     ),
-    _row("baseline/<baseline>_usd", "dollars", "what answering and judging the baseline cost", "parent"),
+    _row("baseline/<baseline>/usd", "dollars", "what answering and judging the baseline cost", "parent"),
     _row("cost/service_llm_usd", "dollars", "paid to the service LLM in this round"),
     _row("cost/training_usd", "dollars", "of fine-tuning, in this round: all workers, by the hour"),
     _row(

@@ -104,10 +104,10 @@ class Tracker:
             self._coverage()
         service_llm = card if name == "service_llm" else state.baselines.get("service_llm")
         figures = card_metrics(card, self._project) | judged.reference
-        metrics = {f"baseline/{name}_{figure}": value for figure, value in figures.items()}
+        metrics = {f"baseline/{name}/{figure}": value for figure, value in figures.items()}
         matching = matching_metrics(card, service_llm, self._project)
-        metrics |= {f"baseline/{name}_{figure}": value for figure, value in matching.items()}
-        mlflow.log_metrics({**metrics, f"baseline/{name}_usd": usd(self.ledger(name))}, step=0)
+        metrics |= {f"baseline/{name}/{figure}": value for figure, value in matching.items()}
+        mlflow.log_metrics({**metrics, f"baseline/{name}/usd": usd(self.ledger(name))}, step=0)
         self.log_table(responses_table(judged.responses), f"baseline/{called}_responses.json")
         self.log_table(verdicts_table(judged.judgements), f"baseline/{called}_verdicts.json")
         # Not waited for: what a run that dies has not written, it writes when it goes on. The round waits for all.

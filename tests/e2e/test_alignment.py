@@ -83,9 +83,9 @@ def test_one_parent_run_holds_every_metric_by_round(client: MlflowClient, finish
     assert parent.data.tags["llamaduo.task"] == "closed_qa"
     assert "stand-in" in parent.data.tags["mlflow.note.content"]
     assert len(parent.inputs.dataset_inputs) == 3
-    assert parent.data.metrics["baseline/service_llm_perf_matching/precision_mean"] == 100
+    assert parent.data.metrics["baseline/service_llm/perf_matching/precision_mean"] == 100
     for name in ("base", "few_shot"):
-        assert 0 <= parent.data.metrics[f"baseline/{name}_precision_mean"] <= 100
+        assert 0 <= parent.data.metrics[f"baseline/{name}/precision_mean"] <= 100
     assert 0 <= parent.data.metrics["reference/token_f1"] <= 100
 
 
@@ -190,7 +190,7 @@ def test_the_champion_is_a_baseline_that_costs_no_inference_and_no_training(
     run = max(parents(client), key=lambda run: run.info.start_time)
     metrics = run.data.metrics
     # Round 0 is the champion: the same adapter, the same answers.
-    assert metrics["baseline/champion_precision_mean"] == metrics["judge/precision_mean"]
+    assert metrics["baseline/champion/precision_mean"] == metrics["judge/precision_mean"]
     assert metrics["pairwise/champion/win_rate"] == 50
     assert run.data.tags["llamaduo.outcome"] == "passed"
 

@@ -78,10 +78,10 @@ def test_baselines_and_a_round_are_in_metrics_by_name(journal: Journal) -> None:
     metrics = MlflowClient().get_run(recorded(journal).run_id).data.metrics
 
     expected = {
-        "baseline/base_precision_mean": 40,
-        "baseline/base_exact_match": 12.5,
-        "baseline/base_usd": 0.25,
-        "baseline/service_llm_perf_matching/similarity_mean": 100,
+        "baseline/base/precision_mean": 40,
+        "baseline/base/exact_match": 12.5,
+        "baseline/base/usd": 0.25,
+        "baseline/service_llm/perf_matching/similarity_mean": 100,
         "judge/precision_mean": 60,
         "judge/calls_saved": 7,
         "judges/acme/judge_2/precision_mean": 50,

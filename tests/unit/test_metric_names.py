@@ -42,7 +42,7 @@ def written() -> dict[str, float]:
     metrics = round_metrics(told, adapter(), known_names, 0.01) | growth_metrics(grown)
     matching = matching_metrics(card(), card(), known_names)
     of_baselines = {**card_metrics(card(), known_names), **reference, **matching, "usd": 0.0}
-    metrics |= {f"baseline/{name}_{figure}": value for name in BASELINES for figure, value in of_baselines.items()}
+    metrics |= {f"baseline/{name}/{figure}": value for name in BASELINES for figure, value in of_baselines.items()}
     return metrics | matching
 
 
