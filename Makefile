@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # Tests and Ray workers share the machine's cores.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export TOKENIZERS_PARALLELISM := false
+APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,8 +23,8 @@ demo: setup ## the main job: mlflow run . -P task=closed_qa
 	PATH="$(abspath $(BIN)):$$PATH" mlflow run . -P task=closed_qa
 
 browser: ## headless Chromium for the tests of the report, from Debian's packages; nothing where there is one
-	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && \
-		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(APT) >/dev/null || \
+		{ apt-get update -qq && $(APT) >/dev/null; }
 
 test: setup ## unit, contract and integration tests, and a small alignment of the real model
 	$(BIN)/python -m pytest tests
