@@ -97,7 +97,7 @@ def late_project_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--rounds", type=int, help="Fine-tunings at most."),
             click.option("--rows-per-round", "--rows", type=int, help="Synthetic pairs to ask for (in a round)."),
             click.option("--gate", help="A least value for both means (70), or figure=value,..."),
-            click.option("--budget-usd", type=float, help="Dollars that the service LLM may cost."),
+            click.option("--budget-usd", type=float, help="Dollars that service LLM and machines may cost."),
             click.option(
                 "--promotion", help="auto: a version that passes is champion at once; review: a person decides."
             ),
