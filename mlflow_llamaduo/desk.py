@@ -23,11 +23,11 @@ from mlflow_llamaduo.core.rounds import State, Where, title
 from mlflow_llamaduo.errors import StageError
 from mlflow_llamaduo.finetune import TrainWorkers, optimizer_steps
 from mlflow_llamaduo.fit_places import answering_machine, training_machine
+from mlflow_llamaduo.fit_time import CHARACTERS_A_TOKEN
 from mlflow_llamaduo.inference import EnginePool
 from mlflow_llamaduo.inference.few_shot import examples
 from mlflow_llamaduo.journal import HOME, Journal
 from mlflow_llamaduo.parity import Checked, check
-from mlflow_llamaduo.plan import CHARACTERS_A_TOKEN
 from mlflow_llamaduo.preflight import redaction
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import Prompts

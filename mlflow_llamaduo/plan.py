@@ -10,14 +10,13 @@ from mlflow_llamaduo.core.ledger import Dollars, Planned
 from mlflow_llamaduo.core.records import Pair, Response
 from mlflow_llamaduo.core.rounds import Split
 from mlflow_llamaduo.errors import BaseModelError, ConfigError
-from mlflow_llamaduo.fit_time import plan_machines
+from mlflow_llamaduo.fit_time import CHARACTERS_A_TOKEN, plan_machines
 from mlflow_llamaduo.judging.pairwise import PAIRWISE
 from mlflow_llamaduo.judging.prompt import MOST_CHARACTERS
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.store import Typical
 from mlflow_llamaduo.service_llm.terms import BATCH_DISCOUNT, Terms, terms
 
-CHARACTERS_A_TOKEN = 4
 VERDICT_TOKENS = 90
 """An assumption: two scores with a sentence each. A judge that writes more costs more."""
 COMPARED_TOKENS = len(PAIRWISE.text) // CHARACTERS_A_TOKEN

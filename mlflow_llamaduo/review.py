@@ -16,10 +16,8 @@ from mlflow_llamaduo.core.figures import Absent, Against, measured
 from mlflow_llamaduo.core.rules import SCORES, Figure
 from mlflow_llamaduo.errors import DataError
 from mlflow_llamaduo.evidence import finite
-from mlflow_llamaduo.tracking.tables import rows_of
+from mlflow_llamaduo.tracking.tables import ANSWERS, rows_of
 from mlflow_llamaduo.versions import Bounds, Evidence, Seen, at_hand, versions
-
-COLUMNS = ("id", "instruction", "reference", "response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ def _answers(version: Seen, evidence: Evidence) -> tuple[dict[str, Asked], str]:
     scores = {row.response_id: (row.precision, row.similarity) for row in evidence.card.scored}
     gone = f"the answers of version {version.number} are not to be had"
     try:
-        rows = rows_of(version.run_id, "responses.json", COLUMNS)
+        rows = rows_of(version.run_id, "responses.json", ANSWERS)
     except (MlflowException, OSError) as error:
         why = " ".join(str(error).split())[:160]
         return {}, f"{gone}: responses.json of run {version.run_id or '(none)'} ({why})"

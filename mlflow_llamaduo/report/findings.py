@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow_llamaduo.core.ledger import PAID
 from mlflow_llamaduo.report.read import Told
+from mlflow_llamaduo.tracking.description import STAND_IN
 
 Row = Mapping[str, Any]
 
@@ -50,11 +51,7 @@ def findings(told: Told) -> tuple[Finding, ...]:
 
 def _stand_ins(told: Told) -> Iterator[Finding]:
     if told.account["offline_stand_ins"]:
-        yield Finding(
-            "stand-in",
-            "The service LLM of this run is an offline stand-in: pairs come from a grammar and scores from reference "
-            "metrics. They are not an LLM's opinion.",
-        )
+        yield Finding("stand-in", STAND_IN)
 
 
 def _family(told: Told) -> Iterator[Finding]:

@@ -20,10 +20,9 @@ from mlflow_llamaduo.champion import fetch_evidence
 from mlflow_llamaduo.core.beside import Asked, asked
 from mlflow_llamaduo.errors import DataError, StageError
 from mlflow_llamaduo.tracking.account import FORMAT
-from mlflow_llamaduo.tracking.tables import rows_of
+from mlflow_llamaduo.tracking.tables import ANSWERS, rows_of
 
 Row = Mapping[str, Any]
-ANSWERS = ("id", "instruction", "reference", "response")
 VERDICTS = ("response_id", "judge", "similarity", "precision")
 REJECTED = ("reason", "detail", "instruction", "response")
 PARENT = "mlflow.parentRunId"

@@ -13,6 +13,9 @@ from mlflow_llamaduo.core.rounds import Round, State
 from mlflow_llamaduo.core.rules import BASELINES, SCORES, THRESHOLDS
 from mlflow_llamaduo.core.scoring import Scorecard, perf_matching
 
+ANSWERS = ("id", "instruction", "reference", "response")
+"""Columns of `responses_table` that show an answer to a person."""
+
 
 def pairs_table(pairs: Iterable[Pair]) -> pd.DataFrame:
     """Columns id, instruction, response, category, source."""

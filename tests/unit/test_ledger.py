@@ -85,11 +85,11 @@ def test_training_that_is_likely_to_pass_the_budget_does_not_begin(store: ReplyS
 
 def test_what_training_holds_and_has_cost_is_not_there_for_calls(store: ReplyStore, clock: list[float]) -> None:
     """One budget over both."""
-    asked = {"model": "gpt", "purpose": Purpose("run", "round 0: judge"), "cap_usd": 100.0, "folder_usd": 1e9}
 
     def fits(most: float) -> bool:
         with store.writing():
-            hold = store.hold(most, **asked)  # type: ignore[arg-type]
+            purpose = Purpose("run", "round 0: judge")
+            hold = store.hold(most, model="gpt", purpose=purpose, cap_usd=100.0, folder_usd=1e9)
             store.release(hold)
         return hold is not None
 
