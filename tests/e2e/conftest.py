@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from tests.requirements import required
 
@@ -126,6 +128,19 @@ def passed(workspace: Workspace, finished: "subprocess.CompletedProcess[str]") -
     process = workspace.start("mlflow", "run", ".", "-P", "task=closed_qa", "-P", "gate=judged_share=95")
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess("mlflow run", process.returncode, out, err)
+
+
+@pytest.fixture
+def client(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.chdir(workspace.folder)  # artifact paths of a local store are relative to it
+    uri = f"sqlite:///{workspace.folder}/mlflow.db"
+    return MlflowClient(uri, uri)
+
+
+def parents(client: MlflowClient, experiment: str = "llamaduo-closed_qa") -> list[Any]:
+    found = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
+    return [run for run in runs if "llamaduo.fingerprint" in run.data.tags]
 
 
 @pytest.fixture(autouse=True)

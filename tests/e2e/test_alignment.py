@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.e2e.conftest import PAIRS, Killed, Workspace
+from tests.e2e.conftest import PAIRS, Killed, Workspace, parents
 
 Done = subprocess.CompletedProcess[str]
 
@@ -15,19 +14,6 @@ pytestmark = pytest.mark.e2e
 
 CHAMPION_GATE = "precision_over_champion=0,similarity_over_champion=0,win_rate_over_champion=50,by=mean"
 FIGURES = ("mean", "coverage_50", "coverage_70")
-
-
-@pytest.fixture
-def client(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.chdir(workspace.folder)  # artifact paths of a local store are relative to it
-    uri = f"sqlite:///{workspace.folder}/mlflow.db"
-    return MlflowClient(uri, uri)
-
-
-def parents(client: MlflowClient, experiment: str = "llamaduo-closed_qa") -> list[Any]:
-    found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
-    return [run for run in runs if "llamaduo.fingerprint" in run.data.tags]
 
 
 def test_a_killed_run_goes_on_and_asks_for_no_reply_twice(

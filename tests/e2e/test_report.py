@@ -7,8 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.browser import tab
-from tests.e2e.conftest import Workspace
-from tests.e2e.test_alignment import client, parents  # noqa: F401 - a fixture
+from tests.e2e.conftest import Workspace, parents
 
 Done = subprocess.CompletedProcess[str]
 
@@ -19,7 +18,7 @@ SECTIONS += ["What it has cost, and when it pays", "Warnings", "Lineage"]
 
 
 @pytest.fixture
-def file(client: MlflowClient, finished: Done, tmp_path: Path) -> Path:  # noqa: F811
+def file(client: MlflowClient, finished: Done, tmp_path: Path) -> Path:
     """report.html of the alignment of two rounds, as MLflow has it."""
     return Path(client.download_artifacts(parents(client)[0].info.run_id, "report.html", str(tmp_path)))
 
@@ -36,7 +35,7 @@ def test_the_report_is_readable_at_three_widths(file: Path, width: int, scheme: 
         assert opened.overflow() == 0
 
 
-def test_the_report_tells_the_real_alignment(file: Path, client: MlflowClient) -> None:  # noqa: F811
+def test_the_report_tells_the_real_alignment(file: Path, client: MlflowClient) -> None:
     parent = parents(client)[0]
     metrics, text = parent.data.metrics, file.read_text()
 
@@ -51,7 +50,7 @@ def test_the_report_tells_the_real_alignment(file: Path, client: MlflowClient) -
 
 def test_a_version_leads_to_it_and_llamaduo_makes_it_again(
     workspace: Workspace,
-    client: MlflowClient,  # noqa: F811
+    client: MlflowClient,
     finished: Done,
 ) -> None:
     run_id = parents(client)[0].info.run_id
