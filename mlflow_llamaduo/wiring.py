@@ -115,7 +115,7 @@ def _report(run_id: str, say: Say) -> None:
     except LlamaDuoError as error:
         say(f"there is no report: {error}\n(`llamaduo report --run {run_id}` tries again)")
     else:
-        say(f"report: runs:/{run_id}/report.html, {size / 1000:,.0f} kB; `llamaduo report` makes it again")
+        say(f"report: runs:/{run_id}/report.html, {size / 1000:,.0f} kB")
 
 
 def _planned(project: Project, parts: Split, journal: Journal, store: ReplyStore) -> tuple[Planned, ...]:
