@@ -179,7 +179,10 @@ def lineage(told: Told) -> Iterator[tuple[str, str]]:
     yield "base model", f"{account['base_model']} {adapter.get('base_digest', '')}".strip()
     if adapter:
         yield "adapter", f"{adapter.get('digest')}, best epoch {adapter.get('best_epoch')}"
-        yield "losses", f"train {adapter.get('train_loss')}, dev {adapter.get('eval_loss')} nats a token"
+        yield (
+            "losses",
+            f"train {_three(adapter.get('train_loss'))}, dev {_three(adapter.get('eval_loss'))} nats a token",
+        )
     if parity:
         yield "parity", "shown" if parity.get("passed") else f"not shown: {parity.get('differences')}"
     yield "source", account["data"]["source"]
@@ -187,6 +190,11 @@ def lineage(told: Told) -> Iterator[tuple[str, str]]:
     yield "judge", " and ".join([account["judge"], *account["other_judges"]])
     yield "generator", account["generator"]
     yield from ((f"{role} prompt", source) for role, source in account["prompts"].items())
+
+
+def _three(number: float | None) -> str:
+    """A loss as people read it; one that diverged is none."""
+    return "-" if number is None else f"{number:.3f}"
 
 
 def dollars(dollars: float | None) -> str:
