@@ -3,12 +3,8 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +14,7 @@ import psutil
 
 from mlflow_llamaduo.base_models import resolve
 from mlflow_llamaduo.pyfunc_model import Package
+from tools.servers import free_port, started
 
 ROOT = Path(__file__).parents[1]
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -72,38 +69,16 @@ def _adapter(base: Path, folder: Path, seed: int) -> Path:
     return folder
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def server(command: list[str], folder: Path, url: str, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A server, from when `url` answers to the end of the block; it is ended with Ctrl-C, as a person does it."""
-    log = folder / "server.log"
+    """A server with all cores and the store and the projects of the benchmark, while it answers."""
     cores = str(os.cpu_count() or 1)
     environment = {**os.environ, "OMP_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "false", **variables}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     environment.setdefault("LLAMADUO_PROJECTS", str(ROOT / "projects"))
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out)
-        try:
-            deadline = time.monotonic() + 300
-            while not _answers(url):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"{command[0]} did not start: {log.read_text()[-2000:]}")
-                time.sleep(0.5)
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with started(command, folder, environment, url) as process:
+        yield process
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +111,6 @@ def ours(folder: Path, python: str = sys.executable, **settings: object) -> Iter
     home = {"LLAMADUO_HOME": str(folder / "home")}
     with server(command, folder, f"{url}/healthz", **home) as process:
         yield Served(url, process)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as found:
-            return bool(found.status == 200)
-    except OSError:
-        return False
 
 
 def clear(folder: Path) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 
 from benchmarks.load import Load, load
 from benchmarks.row import Row, of_turns
-from benchmarks.served import BASE, ROOT, Served, clear, free_port, ours, server, versions
+from benchmarks.served import BASE, ROOT, Served, clear, ours, server, versions
 from mlflow_llamaduo.base_models import resolve
+from tools.servers import free_port
 
 TOKENS = 48
 AT_ONCE = 16

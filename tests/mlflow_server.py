@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import httpx
+from tools.servers import answers, free_port
 
 
 @dataclass
@@ -50,11 +50,9 @@ class MlflowServer:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            try:
-                if httpx.get(f"{self.uri}/health", timeout=10).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.2)
+            if answers(f"{self.uri}/health"):
+                return
+            time.sleep(0.2)
         raise AssertionError((self.folder / "server.log").read_text())
 
     def stop(self) -> None:
@@ -71,9 +69,7 @@ class MlflowServer:
 def mlflow_server(folder: Path, **environment: str) -> Iterator[MlflowServer]:
     """A server with its store in `folder` and these variables, for the length of the block."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    server = MlflowServer(folder, port, environment=environment)
+    server = MlflowServer(folder, free_port(), environment=environment)
     server.start()
     try:
         yield server

@@ -6,11 +6,7 @@ In the folder where the alignment was run, with Chromium (`make browser`). Witho
 """
 
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +16,10 @@ from mlflow import MlflowClient
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.report.make import report
 from tests.browser import tab
+from tools.servers import free_port, started
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
-STARTS_WITHIN_S = 120
+BUILD = Path("build")
 CHARTS = "judge/(precision|similarity)_mean$|cost/(total|training)_usd"
 WIDE, SHOWN = 1750, 1300
 DRAWN_MS = 6000
@@ -32,29 +29,13 @@ DRAWN_MS = 6000
 @contextmanager
 def mlflow_ui() -> Iterator[str]:
     """MLflow's server on this folder's store, on loopback; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{Path('mlflow.db').resolve()}"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(
-        [*command, "--workers", "1"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + STARTS_WITHIN_S
-        while True:
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310 - our own
-                    break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit("MLflow's server does not start: is mlflow.db of this folder in use?")
-                time.sleep(0.3)
+    with started(command, BUILD, environment, f"{address}/health"):
         yield address
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def newest() -> str:
@@ -70,8 +51,8 @@ def newest() -> str:
 def main(run_id: str) -> None:
     """Write docs/images/report.png and docs/images/mlflow.png."""
     IMAGES.mkdir(exist_ok=True)
-    page = Path("build/report.html").resolve()
-    page.parent.mkdir(exist_ok=True)
+    BUILD.mkdir(exist_ok=True)
+    page = (BUILD / "report.html").resolve()
     hush()
     report(run_id, page)
     with tab(page.as_uri(), width=1000, height=1250) as opened:

@@ -21,9 +21,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.e2e.test_serving import free_port
 from tests.faults import PATIENCE_S, ROOT, workspace
 from tests.tiny import tiny_base
+from tools.servers import free_ports
 
 pytestmark = pytest.mark.e2e
 
@@ -128,7 +128,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ports(clone: Path) -> dict[str, str]:
     """The page's ports, and those that are free here."""
-    found = {port: f":{free_port()}" for port in PORTS}
+    found = {port: f":{free}" for port, free in zip(PORTS, free_ports(len(PORTS)), strict=True)}
     profile = clone / "projects/profiles/local.yaml"
     tree = yaml.safe_load(profile.read_text())
     tree["serving"]["port"] = int(found[":8000"][1:])

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,18 +14,13 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests.e2e.conftest import ROOT, Workspace
+from tools.servers import answers, free_port
 
 pytestmark = pytest.mark.e2e
 
 QUESTION: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "The mill was built by Anna Berg in 1911.\n\nWho built the mill?"}
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +38,10 @@ def endpoint(workspace: Workspace, secrets: dict[str, str]) -> Iterator[str]:
     process = workspace.start("llamaduo", "serve", "--task", "closed_qa", "--port", str(port))
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 180
-    while True:
+    while not answers(f"{url}/healthz"):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the endpoint never became ready"
-        try:
-            urllib.request.urlopen(f"{url}/healthz", timeout=1).read()
-            break
-        except OSError:
-            time.sleep(0.5)
+        time.sleep(0.5)
     yield url
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -2,17 +2,18 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
+
+from tools.servers import free_ports
 
 TOKEN = "a-token-that-only-this-test-knows-0123456789abcdef"
 PORTS = (
@@ -56,7 +57,7 @@ def ray_head(folder: Path, *, cpus: int = 2, threads: int = 2) -> Iterator[Head]
         cpus: that the node offers.
         threads: that a worker computes with.
     """
-    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     token = folder / "token"
     token.write_text(TOKEN)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "LLAMADUO_HOME"))}
@@ -73,7 +74,7 @@ def ray_head(folder: Path, *, cpus: int = 2, threads: int = 2) -> Iterator[Head]
 @contextmanager
 def ray_node(folder: Path, head: Head, *, cpus: int = 1) -> Iterator[Node]:
     """Start one more node of a cluster, for the length of the block."""
-    ports = dict(zip(NODE_PORTS, _free_ports(len(NODE_PORTS)), strict=True))
+    ports = dict(zip(NODE_PORTS, free_ports(len(NODE_PORTS)), strict=True))
     options = [f"--address={head.gcs}", f"--num-cpus={cpus}"]
     options += [f"--{name}={port}" for name, port in ports.items()]
     log = folder / f"node-{ports[NODE_PORTS[0]]}.log"
@@ -127,16 +128,3 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except ProcessLookupError:
         return
-
-
-def _free_ports(count: int) -> list[int]:
-    """Below the range from which the kernel and Ray's workers take theirs by themselves."""
-    with ExitStack() as stack:
-        ports: list[int] = []
-        for port in range(21000 + os.getpid() % 5000, 32000):
-            probe = stack.enter_context(socket.socket())
-            if probe.connect_ex(("127.0.0.1", port)):
-                ports.append(port)
-            if len(ports) == count:
-                return ports
-    raise AssertionError("no free ports")

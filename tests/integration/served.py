@@ -3,11 +3,8 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,50 +19,10 @@ from mlflow import MlflowClient
 from mlflow_llamaduo.files import folder_digest
 from mlflow_llamaduo.pyfunc_model import Package
 from tests.integration import tiny
+from tools.servers import free_port, started
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def started(
-    command: list[str], folder: Path, environment: dict[str, str], url: str
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """A server from when `url` answers with 200 to the end of the block; what it said is in `<its name>.log`."""
-    log = folder / f"{Path(command[0]).name}-{command[1]}-{time.monotonic_ns()}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out)
-        try:
-            deadline = time.monotonic() + 300
-            while not answers(url):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.2)
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(60)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-
-
-def answers(url: str) -> bool:
-    """Whether a URL answers with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as found:
-            return bool(found.status == 200)
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True)

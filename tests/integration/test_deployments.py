@@ -30,6 +30,7 @@ from mlflow_llamaduo.plugins.ray_serve.models import Model, resolve
 from tests.integration import tiny
 from tests.integration.ray_head import Head, ray_head
 from tests.integration.served import ROOT, Registry
+from tools.servers import free_port
 
 TIMES = """
 import os, sys
@@ -172,10 +173,7 @@ def site(store: Path) -> Iterator[Site]:
         tempfile.TemporaryDirectory(prefix="d", ignore_cleanup_errors=True) as folder,
         ray_head(Path(folder), cpus=4, threads=1) as head,
     ):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        yield Site(head, store, f"sqlite:///{store}/mlflow.db", port)
+        yield Site(head, store, f"sqlite:///{store}/mlflow.db", free_port())
 
 
 @pytest.fixture(scope="module")
@@ -404,9 +402,7 @@ def test_the_command_shows_one_line_and_no_traceback(site: Site, store: Path) ->
 
 
 def test_run_local_serves_until_ctrl_c(store: Path, site: Site) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     arguments = ["run-local", "-t", "ray-serve", "--name", "mine", "-m", "models:/times/2", "-C", f"http_port={port}"]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from mlflow_llamaduo.core.shadowed import Shadowed
 from tests.integration import tiny
 from tests.integration.hostile import hostile
-from tests.integration.served import Answer, Registry, ask, endpoint, free_port, get, post, registry
+from tests.integration.served import Answer, Registry, ask, endpoint, get, post, registry
+from tools.servers import free_port
 
 WITHIN_S = 10.0
 """What a running service promises."""

@@ -28,9 +28,10 @@ from mlflow_llamaduo.promotion import Promotions, Word
 from mlflow_llamaduo.pyfunc_model import content_digest, pack, package, read_package
 from mlflow_llamaduo.registry import Registry
 from tests.integration import tiny
-from tests.integration.served import BIN, ROOT, ask, environment, free_port, started
+from tests.integration.served import BIN, ROOT, ask, environment
 from tests.requirements import required
 from tests.unit.builders import adapter, checked, decision, scores
+from tools.servers import free_port, started
 
 NAME = "llamaduo-closed_qa"
 TRAIN = PairSet((Pair((Message("user", "q"),), "a"),))

@@ -20,8 +20,9 @@ from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.serving.config_file import OURS, read_file
 from mlflow_llamaduo.serving.run import ServeArgs
 from tests.integration.ray_head import ray_head
-from tests.integration.served import ROOT, Registry, answers, ask, environment, free_port, registry, started
+from tests.integration.served import ROOT, Registry, ask, environment, registry
 from tests.integration.tiny import base
+from tools.servers import answers, free_port, started
 
 FILES = sorted((ROOT / "serve").glob("*.yaml"))
 
