@@ -120,7 +120,9 @@ def of_count(count: int, trials: int) -> Bar:
 
 
 def of_mean(values: Sequence[float]) -> Bar:
-    """The 95 % interval of a mean of many independent trials."""
+    """The 95 % interval of a mean of many independent trials; of one, nothing is known."""
+    if len(values) < 2:
+        return Bar()
     middle, reach = fmean(values), Z * stdev(values) / math.sqrt(len(values))
     return Bar(len(values), middle - reach, middle + reach)
 

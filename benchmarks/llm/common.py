@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -65,13 +66,23 @@ class WrongResultError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """How a contender got through a limited server, in per cent; `steady` and `whole` of the allowed rate."""
+    """How a contender got through a limited server, in per cent; `seconds_of` and `whole` of the allowed rate.
 
-    steady: float
+    `seconds_of` is every second of the steady state, `refused` of the `calls`, and `lost` of the `requests`.
+    """
+
+    seconds_of: tuple[float, ...]
     whole: float
     refused: float
+    calls: int
     lost: float
+    requests: int
     seconds: float
+
+    @property
+    def steady(self) -> float:
+        """The mean second of the steady state."""
+        return fmean(self.seconds_of)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from benchmarks.llm.common import (
     tell,
 )
 from benchmarks.openai_server import running
-from benchmarks.row import Row, shown
+from benchmarks.row import Row, of_mean, of_share, shown
 
 
 def rate(sizes: Sizes) -> Iterator[Row]:
@@ -32,14 +32,18 @@ def rate(sizes: Sizes) -> Iterator[Row]:
         )
         what = f"{rpm:,} requests a minute"
         for name, peer in (("LiteLLM gather", gather), ("LiteLLM Router", router)):
-            yield Row(f"{what}: share of it in steady state", ours.steady, "%", name, peer.steady, "allowed", 100)
-            yield Row(f"{what}: calls answered 429", ours.refused, "%", name, peer.refused, "none", 0)
-            yield Row(f"{what}: requests lost", ours.lost, "%", name, peer.lost, "none", 0)
+            yield from _shares(what, ours, name, peer.steady, peer.refused)
+            bar = of_share(ours.lost, ours.requests)
+            yield Row(f"{what}: requests lost", ours.lost, "%", name, peer.lost, "none", 0, bar)
     for name, contender in (("limit unknown", _ours_untold), ("limit configured twice too high", _ours_misled)):
         ours = _passage(f"ours, {name}", contender, RATES[0], sizes)
-        what = f"{RATES[0]} requests a minute, {name}"
-        yield Row(f"{what}: share of it in steady state", ours.steady, "%", limit="allowed", limit_figure=100)
-        yield Row(f"{what}: calls answered 429", ours.refused, "%", limit="none", limit_figure=0)
+        yield from _shares(f"{RATES[0]} requests a minute, {name}", ours)
+
+
+def _shares(what: str, ours: Passage, peer: str = "", steady: float = 0.0, refused: float = 0.0) -> Iterator[Row]:
+    bars = of_mean(ours.seconds_of), of_share(ours.refused, ours.calls)
+    yield Row(f"{what}: share of it in steady state", ours.steady, "%", peer, steady, "allowed", 100, bars[0])
+    yield Row(f"{what}: calls answered 429", ours.refused, "%", peer, refused, "none", 0, bars[1])
 
 
 def _passage(name: str, contender: Callable[[str, int, int], peers.Outcome], rpm: int, sizes: Sizes) -> Passage:
@@ -48,10 +52,12 @@ def _passage(name: str, contender: Callable[[str, int, int], peers.Outcome], rpm
         outcome = fresh(contender, server.url, requests, rpm)
         stats = server.stats()
     passage = Passage(
-        100 * _steady(stats["ok_per_second"]) / (rpm / 60),
+        tuple(100 * replies / (rpm / 60) for replies in _steady(stats["ok_per_second"])),
         100 * stats["ok"] / outcome.seconds / (rpm / 60),
         100 * stats["refused_429"] / max(1, stats["total"]),
+        stats["total"],
         100 * outcome.lost / requests,
+        requests,
         outcome.seconds,
     )
     shares = (passage.steady, passage.whole, passage.refused, passage.lost)
@@ -59,13 +65,13 @@ def _passage(name: str, contender: Callable[[str, int, int], peers.Outcome], rpm
     return passage
 
 
-def _steady(per_second: Sequence[int]) -> float:
-    """Replies a second, averaged over the seconds of the steady state."""
+def _steady(per_second: Sequence[int]) -> Sequence[int]:
+    """Replies of each second of the steady state."""
     sums = list(itertools.accumulate(per_second))
     if not sums:
-        return 0.0
+        return [0]
     first, last = (next(i for i, total in enumerate(sums) if total >= share * sums[-1]) for share in STEADY)
-    return (sums[last] - sums[first]) / (last - first) if last > first else float(per_second[first])
+    return per_second[first + 1 : last + 1] or per_second[first : first + 1]
 
 
 def _ours(url: str, requests: int, rpm: int, told: int | None = 1) -> peers.Outcome:
