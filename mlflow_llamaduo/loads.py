@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import yaml
-
 from mlflow_llamaduo.core.cost import HEAVY, LIGHT, Workload
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.outlook import Load
+from mlflow_llamaduo.yaml_file import read_yaml
 
 NAMED = {"light": Load(LIGHT, "the paper's, Table 2", 1), "heavy": Load(HEAVY, "the paper's, Table 2", 8)}
 TRACES = "traces:"
@@ -33,11 +32,10 @@ def load_of(said: str, days: int) -> Load:
         return Load(workload, f"{traces} traces of the last {days} days")
     file = Path(said)
     try:
-        tree = yaml.safe_load(file.read_text())
+        tree = read_yaml(file)
         tokens = [float(tree[key]) for key in KEYS]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"--workload {said}: light, heavy, traces:EXPERIMENT or a YAML file ({why})") from error
+    except ConfigError as error:
+        raise ConfigError(f"--workload {said}: light, heavy, traces:EXPERIMENT or a YAML file ({error})") from error
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"{file}: {' and '.join(KEYS)} are wanted, millions of tokens") from error
     if not all(0 <= count < float("inf") for count in tokens):

@@ -16,6 +16,7 @@ from mlflow_llamaduo.core.cost import (
 )
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.service_llm.terms import terms
+from mlflow_llamaduo.yaml_file import read_yaml
 
 
 class Entry(BaseModel):
@@ -103,15 +104,13 @@ def price_book(file: Path | None = None) -> PriceBook:
     theirs: dict[str, Any] = {}
     try:
         if file is not None:
-            theirs = yaml.safe_load(file.read_text()) or {}
+            theirs = read_yaml(file) or {}
         if not isinstance(theirs, dict):
             raise ConfigError(f"{file}: a price book has the keys api, servers, gpus and electricity")
         merged = {**ours, **theirs}
         for part in ("api", "servers", "gpus"):
             merged[part] = {**ours[part], **(theirs.get(part) or {})}
         return PriceBook.model_validate(merged)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{file}: {_first(error)}") from error
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from mlflow_llamaduo.config.gate import SETTINGS, parsed
 from mlflow_llamaduo.config.sections import nearest
 from mlflow_llamaduo.config.tree import Project
 from mlflow_llamaduo.errors import ConfigError
+from mlflow_llamaduo.yaml_file import read_yaml
 
 
 def load(task: str, profile: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:
@@ -82,10 +82,7 @@ def _profiles(root: Path) -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
-        raise ConfigError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(file)
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: expected keys and values at the top level")
     return tree

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 from ray import serve as ray_serve
 from ray.serve.context import _get_global_client
@@ -19,6 +18,7 @@ from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.quiet import hush
 from mlflow_llamaduo.serving.run import ServeArgs, check_place, service_from, until_stopped
 from mlflow_llamaduo.serving.shelf import hurried
+from mlflow_llamaduo.yaml_file import read_yaml
 
 OURS = "mlflow_llamaduo.serving.run:from_args"
 LOOK_S = 0.5
@@ -59,13 +59,11 @@ def read_file(file: Path) -> tuple[ServeDeploySchema, ServeArgs]:
         ConfigError: it cannot be read, or is not one application of ours.
     """
     try:
-        config = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
+        config = ServeDeploySchema.model_validate(read_yaml(file))
         ours = [application.import_path == OURS for application in config.applications]
         if ours != [True]:
             raise ConfigError(f"{file}: applications: one with import_path {OURS} is wanted, as in serve/local.yaml")
         return config, ServeArgs.model_validate(config.applications[0].args)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -24,6 +24,7 @@ from mlflow_llamaduo.serving.app import application
 from mlflow_llamaduo.serving.run import check_place, keys_of, serve
 from mlflow_llamaduo.serving.service import Service
 from mlflow_llamaduo.serving.shelf import BASE, Shelf
+from mlflow_llamaduo.yaml_file import read_yaml
 
 SERVE = "serve.yaml"
 SECTION = "serving."
@@ -117,11 +118,11 @@ def serve_folder(folder: Path, overrides: Mapping[str, Any], *, port: int | None
 def _read(file: Path) -> tuple[ExportArgs, dict[str, Any]]:
     """What serve.yaml says of the application, and host and port."""
     try:
-        tree = yaml.safe_load(file.read_text())
+        tree = read_yaml(file)
         (found,) = tree["applications"]
         http = {name: tree["http_options"][name] for name in ("host", "port")}
         return ExportArgs.model_validate(found["args"]), http
-    except (OSError, yaml.YAMLError, ValueError, TypeError, LookupError) as error:
+    except (ConfigError, ValueError, TypeError, LookupError) as error:
         why = " ".join(str(error).split())[:200]
         raise DataError(f"{file} cannot be read ({why}): llamaduo export makes such a folder") from error
 
