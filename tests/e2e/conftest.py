@@ -1,5 +1,6 @@
 """One small alignment of the real model, shared by the tests of this folder: killed once, finished, then passed."""
 
+import json
 import os
 import shutil
 import signal
@@ -81,8 +82,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         baselines={"few_shot": 1},
     )
     coverage = folder / "projects/closed_qa/coverage.jsonl"
-    coverage.write_text("".join(coverage.read_text().splitlines(keepends=True)[:PAIRS]))
+    coverage.write_text("".join(f"{_planted(line)}\n" for line in coverage.read_text().splitlines()[:PAIRS]))
     return Workspace(folder)
+
+
+def _planted(line: str) -> str:
+    """A pair whose prompt and answer attack whoever shows them as HTML."""
+    row = json.loads(line)
+    prompt, answer = row["messages"]
+    prompt["content"] = f"<script>window.hacked = 1</script> {prompt['content']}"
+    answer["content"] = f"{answer['content']} <img src=x onerror='window.hacked = 1'>"
+    return json.dumps(row)
 
 
 def _edit(file: Path, **sections: dict[str, int]) -> None:

@@ -30,6 +30,13 @@ def test_the_report_is_readable_at_three_widths(file: Path, width: int, scheme: 
 
         assert opened.page.locator("h2").all_text_contents() == SECTIONS
         assert opened.page.locator("figure svg").count() == 4
+        assert opened.overflow() == 0
+        opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        opened.page.wait_for_timeout(200)
+        for attack in ("<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 1'>"):
+            assert opened.page.get_by_text(attack).first.is_visible(), "what the pairs have planted is there, as text"
+        assert opened.page.evaluate("window.hacked") is None
+        assert opened.page.locator("script, img").count() == 0
         assert opened.errors == []
         assert opened.requests == [file.as_uri()]
         assert opened.overflow() == 0
