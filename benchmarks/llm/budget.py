@@ -52,7 +52,7 @@ def budget(sizes: Sizes) -> Iterator[Row]:
         100 * peer,
         "the cap",
         100,
-        Bar(len(runs)),
+        Bar(len(runs), 100 * min(shares), 100 * max(shares)),
     )
 
 
