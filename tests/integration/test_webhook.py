@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from cryptography.fernet import Fernet
 from mlflow import MlflowClient
 
 from tests.mlflow_server import mlflow_server
+from tools.servers import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "review.md"
 SECRET = "not to be guessed"
@@ -33,8 +33,7 @@ def program(folder: Path, name: str) -> Path:
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The page's receiver: its URL, and the file of what it prints."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     printed = tmp_path / "printed"
     command = [sys.executable, str(program(tmp_path, "receive.py")), str(port)]
     with printed.open("w") as out, (tmp_path / "errors").open("w") as errors:
