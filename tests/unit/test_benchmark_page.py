@@ -94,3 +94,7 @@ def test_turns_show_how_far_the_figure_and_each_ratio_go() -> None:
 def test_what_trials_show_goes_as_far_as_they_can_tell(bar: Bar, n: int, low: float, high: float) -> None:
     assert bar.n == n
     assert [bar.low, bar.high] == pytest.approx([low, high], abs=0.005)
+
+
+def test_of_one_trial_nothing_is_known() -> None:
+    assert of_mean([1.0]) == Bar()
