@@ -23,9 +23,9 @@ HEAD = """# Benchmarks
 
 Written by `make bench`, a part alone by `python -m benchmarks <part>`; what was measured is kept in `results`. In
 brackets is how far a figure goes: the lowest and the highest of n turns, or the 95 % interval of what n trials say of
-a share, a count or a mean. With n=1 it was measured once, and nothing is known of that; where n stands alone, what
-the turns spanned was not kept. A ratio is the figure over the peer's or the limit's, measured in the same run:
-compare ratios between machines and days, not seconds. "-": there is none. Below the table is all that was measured.
+a share, a count or a mean. With n=1 it was measured once, and nothing is known of that. A ratio is the figure over
+the peer's or the limit's, measured in the same run: compare ratios between machines and days, not seconds. "-": there
+is none. Below the table is all that was measured.
 """
 
 
