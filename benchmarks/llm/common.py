@@ -66,12 +66,12 @@ class WrongResultError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """How a contender got through a limited server, in per cent; `seconds_of` and `whole` of the allowed rate.
+    """How a contender got through a limited server, in per cent; `by_second` and `whole` of the allowed rate.
 
-    `seconds_of` is every second of the steady state, `refused` of the `calls`, and `lost` of the `requests`.
+    `by_second` has the seconds of the steady state; `refused` is a share of the `calls`, `lost` of the `requests`.
     """
 
-    seconds_of: tuple[float, ...]
+    by_second: tuple[float, ...]
     whole: float
     refused: float
     calls: int
@@ -82,7 +82,7 @@ class Passage:
     @property
     def steady(self) -> float:
         """The mean second of the steady state."""
-        return fmean(self.seconds_of)
+        return fmean(self.by_second)
 
 
 @contextmanager

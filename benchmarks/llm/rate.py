@@ -41,7 +41,7 @@ def rate(sizes: Sizes) -> Iterator[Row]:
 
 
 def _shares(what: str, ours: Passage, peer: str = "", steady: float = 0.0, refused: float = 0.0) -> Iterator[Row]:
-    bars = of_mean(ours.seconds_of), of_share(ours.refused, ours.calls)
+    bars = of_mean(ours.by_second), of_share(ours.refused, ours.calls)
     yield Row(f"{what}: share of it in steady state", ours.steady, "%", peer, steady, "allowed", 100, bars[0])
     yield Row(f"{what}: calls answered 429", ours.refused, "%", peer, refused, "none", 0, bars[1])
 

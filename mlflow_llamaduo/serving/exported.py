@@ -122,7 +122,9 @@ def _read(file: Path) -> tuple[ExportArgs, dict[str, Any]]:
         (found,) = tree["applications"]
         http = {name: tree["http_options"][name] for name in ("host", "port")}
         return ExportArgs.model_validate(found["args"]), http
-    except (ConfigError, ValueError, TypeError, LookupError) as error:
+    except ConfigError as error:
+        raise DataError(f"{error}: llamaduo export makes such a folder") from error
+    except (ValueError, TypeError, LookupError) as error:
         why = " ".join(str(error).split())[:200]
         raise DataError(f"{file} cannot be read ({why}): llamaduo export makes such a folder") from error
 

@@ -273,6 +273,8 @@ def test_a_folder_that_is_not_what_was_exported_is_not_served(publish: Callable[
     assert "base/more.json is not in SHA256SUMS" in after(lambda f: (f / "base/more.json").write_text("{}"))
     assert "SHA256SUMS cannot be read" in after(lambda f: (f / "SHA256SUMS").unlink())
     assert "serve.yaml cannot be read" in after(lambda f: (f / "serve.yaml").write_text("- a"))
+    gone = after(lambda f: (f / "serve.yaml").unlink())
+    assert "serve.yaml cannot be read: No such file or directory: llamaduo export" in gone
     assert "SHA256SUMS: line 1 is not" in after(lambda f: (f / "SHA256SUMS").write_text("../x"))
 
 

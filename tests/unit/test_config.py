@@ -113,11 +113,24 @@ def test_all_errors_are_told_at_once_each_with_its_place(tmp_path: Path, monkeyp
     assert all(any(line.startswith(start) for line in lines) for start in starts)
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t- x", "a: 2024-13-45", "[1, 2]", "", "just text"])
-def test_a_file_that_is_no_yaml_tree_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", " cannot be read: line 1: "),
+        ("\t- x", " cannot be read: line 1: "),
+        ("a: 2024-13-45", " cannot be read: month must be in 1..12"),
+        ("a: 1\na: 2", " cannot be read: line 2: the key 'a' stands twice"),
+        ("[1, 2]", ": expected keys and values at the top level"),
+        ("", ": expected keys and values at the top level"),
+        ("just text", ": expected keys and values at the top level"),
+    ],
+)
+def test_a_file_that_is_no_yaml_tree_is_named(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = folder_with(tmp_path, monkeypatch, duo=text)
 
-    assert complaint().startswith((f"{root}/closed_qa/duo.yaml: ", f"{root}/closed_qa/duo.yaml cannot be read: "))
+    assert complaint().startswith(f"{root}/closed_qa/duo.yaml{said}")
 
 
 JUDGED = GateRule("judged_share", 95)
