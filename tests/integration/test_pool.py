@@ -1,10 +1,10 @@
 """The pool of engines on real Ray actors: whoever answers, the answers are the same."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mlflow_llamaduo.base_models import BaseModelFolder
@@ -43,19 +43,6 @@ def answers(pool: EnginePool, adapter: Adapter | None = None, prompts: PairSet =
     return pool.answer(prompts, adapter, done=lambda _: None)
 
 
-def actors() -> list[psutil.Process]:
-    """The processes of this test's own actors; Ray names them."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            title = "".join(process.cmdline()[:1])
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-        if title.startswith("ray::EngineActor"):
-            found.append(process)
-    return found
-
-
 def test_two_actors_answer_as_one_does_and_in_order(base: BaseModelFolder, pool: EnginePool) -> None:
     one = answers(pool)
     assert [(r.pair_id, r.sample) for r in one] == [(pair.id, sample) for pair in PROMPTS for sample in (0, 1)]
@@ -85,17 +72,17 @@ def test_an_adapter_travels_as_files_and_comes_off_again(
 
 def test_an_actor_that_dies_is_started_again_and_its_batch_asked_anew(pool: EnginePool) -> None:
     before = answers(pool)
+    actor = pool.run(os.getpid)
     killed: list[int] = []
 
     def kill(_: int) -> None:
         if not killed:
-            (process,) = actors()
-            killed.append(process.pid)
-            process.kill()
+            os.kill(actor, signal.SIGKILL)
+            killed.append(actor)
 
     assert pool.answer(PROMPTS, None, done=kill) == before
     assert killed
-    assert [process.pid for process in actors()] != killed
+    assert pool.run(os.getpid) != actor
 
 
 def test_what_kills_every_process_that_tries_it_is_told_with_the_way_out(base: BaseModelFolder) -> None:
