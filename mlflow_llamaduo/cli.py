@@ -19,7 +19,16 @@ from mlflow_llamaduo.cost_commands import cost
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.export_commands import export
 from mlflow_llamaduo.key_commands import keys
-from mlflow_llamaduo.options import TYPED, flag, late_project_options, project_options, say, yes_option
+from mlflow_llamaduo.options import (
+    LOOP,
+    SERVICE_LLM,
+    TYPED,
+    flag,
+    late_project_options,
+    project_options,
+    say,
+    yes_option,
+)
 from mlflow_llamaduo.registry_commands import REGISTRY
 from mlflow_llamaduo.report_commands import report
 from mlflow_llamaduo.stage_commands import STAGES
@@ -53,7 +62,7 @@ def cli() -> None:
 @flag("--fresh", "Begin anew instead of going on; finished stages are still used.")
 @flag("--strict", "Exit with 3 when the gate was not passed.")
 @yes_option
-@project_options
+@project_options(*LOOP)
 def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
     """The whole loop: collect, fine-tune, judge, grow, until the gate passes or a limit stops it.
 
@@ -81,7 +90,7 @@ def run(project: Project, fresh: bool, strict: bool, yes: bool) -> None:
 
 
 @cli.command()
-@project_options
+@project_options(*LOOP)
 def plan(project: Project) -> None:
     """What a run would ask of the service LLM and of your machines, and whether the local model fits.
 
@@ -140,7 +149,7 @@ def plan(project: Project) -> None:
 
 @cli.command()
 @flag("--presets", "List the models that have a short name, and ask nobody.")
-@project_options
+@project_options(SERVICE_LLM)
 def doctor(project: Project, presets: bool) -> None:
     """Whether each service LLM can be asked: reachable, key, JSON schema, price, limits.
 
@@ -167,7 +176,7 @@ def doctor(project: Project, presets: bool) -> None:
 @click.option(
     "--config", "file", type=FILE, help="A configuration file of Ray Serve, instead of --task and all the rest."
 )
-@late_project_options
+@late_project_options(SERVICE_LLM)
 def serve(
     opened: Callable[[], Project], port: int | None, also: tuple[str, ...], folder: Path | None, file: Path | None
 ) -> None:

@@ -60,69 +60,101 @@ TYPED = "mlflow_llamaduo.overrides"
 """Where click keeps what was typed of the configuration, for a command that loads more than one project."""
 
 
-def project_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which project, and what of it to change; the command gets a `project`."""
+Option = Callable[[Callable[..., None]], Callable[..., None]]
 
-    @wraps(command)
-    def loaded(*, opened: Callable[[], Project], **given: Any) -> None:
-        command(project=opened(), **given)
+PROJECT: tuple[Option, ...] = (
+    click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/."),
+    click.option("--profile", default="local", show_default=True, help=PROFILE),
+)
+BASE_MODEL: tuple[Option, ...] = (
+    click.option("--base-model", help="The local model: a folder, or a name on the model hub."),
+)
+SERVICE_LLM: tuple[Option, ...] = (
+    click.option("--service-llm", help="Judge and generator: a preset (gpt-4o), litellm's name, or offline."),
+    click.option("--api-base", metavar="URL", help="Its server, if not the provider's own."),
+    click.option("--api-key-env", metavar="NAME", help="The environment variable that holds its key."),
+    click.option("--rpm", type=int, help="Requests a minute that it allows."),
+    click.option("--tpm", type=int, help="Tokens a minute that it allows."),
+    click.option("--concurrency", type=int, help="Calls that may be open together."),
+)
+PAIRS: tuple[Option, ...] = (
+    click.option(
+        "--source",
+        "--coverage",
+        "source",
+        help="The pairs: a file or folder, hub:<dataset>[@<revision>][#<split>], traces:<experiment>.",
+    ),
+    click.option("--trace-filter", help="MLflow's filter of the traces that are taken."),
+    click.option("--feedback", metavar="NAME=VALUE", help="The traces' feedback that says satisfactory."),
+)
+EPOCHS: tuple[Option, ...] = (click.option("--epochs", type=int, help="Epochs of a fine-tuning."),)
+ANSWERS: tuple[Option, ...] = (
+    click.option("--responses-per-prompt", type=int, help="K, answers to each test prompt."),
+)
+REPEATS: tuple[Option, ...] = (
+    click.option("--judge-repeats", "--repeats", type=int, help="M, judgings of each answer."),
+)
+ROWS: tuple[Option, ...] = (
+    click.option("--rows-per-round", "--rows", type=int, help="Synthetic pairs to ask for (in a round)."),
+)
+BUDGET: tuple[Option, ...] = (
+    click.option("--budget-usd", type=float, help="Dollars that service LLM and machines may cost."),
+)
+LIMITS: tuple[Option, ...] = (
+    click.option("--rounds", type=int, help="Fine-tunings at most."),
+    click.option("--gate", help="A least value for both means (70), or figure=value,..."),
+    click.option("--promotion", help="auto: a version that passes is champion at once; review: a person decides."),
+)
+LOOP = (BASE_MODEL, SERVICE_LLM, LIMITS, ROWS, BUDGET, EPOCHS, PAIRS, ANSWERS, REPEATS)
+"""What the whole loop can be told; a stage alone takes what it uses of it."""
+ANY_KEY: tuple[Option, ...] = (
+    click.option(
+        "--set",
+        "set_",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any key of the configuration: finetune.lora_rank=8. May be repeated.",
+    ),
+)
 
-    return late_project_options(loaded)
+
+def project_options(*used: tuple[Option, ...]) -> Option:
+    """The options that say which project, and what of it to change; the command gets a `project`.
+
+    Args:
+        used: what the command makes use of, beside the project's name and `--set`.
+    """
+
+    def given_a_project(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def loaded(*, opened: Callable[[], Project], **given: Any) -> None:
+            command(project=opened(), **given)
+
+        return late_project_options(*used)(loaded)
+
+    return given_a_project
 
 
-def late_project_options(command: Callable[..., None]) -> Callable[..., None]:
+def late_project_options(*used: tuple[Option, ...]) -> Option:
     """The same options; the command gets `opened`, which loads the project, since it may do without its files."""
 
-    @wraps(command)
-    def loaded(*, task: str, profile: str, service_llm: str | None, set_: tuple[str, ...], **given: Any) -> None:
-        overrides = {OVERRIDES[name]: given.pop(name) for name in list(given) if name in OVERRIDES}
-        if overrides.get("coverage.source"):
-            overrides["coverage.source"] = _from_here(overrides["coverage.source"])
-        of_models = {name: given.pop(name) for name in MODEL}
-        overrides |= _service_llm(service_llm, of_models) | _settings(set_)
-        click.get_current_context().meta[TYPED] = overrides
-        command(opened=lambda: load(task, profile, overrides), **given)
+    def given_a_way_to_it(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def loaded(*, task: str, profile: str, set_: tuple[str, ...], **given: Any) -> None:
+            overrides = {OVERRIDES[name]: given.pop(name) for name in list(given) if name in OVERRIDES}
+            if overrides.get("coverage.source"):
+                overrides["coverage.source"] = _from_here(overrides["coverage.source"])
+            of_models = {name: given.pop(name, None) for name in MODEL}
+            overrides |= _service_llm(given.pop("service_llm", None), of_models) | _settings(set_)
+            click.get_current_context().meta[TYPED] = overrides
+            command(opened=lambda: load(task, profile, overrides), **given)
 
-    for option in reversed(
-        [
-            click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/."),
-            click.option("--profile", default="local", show_default=True, help=PROFILE),
-            click.option("--base-model", help="The local model: a folder, or a name on the model hub."),
-            click.option("--service-llm", help="Judge and generator: a preset (gpt-4o), litellm's name, or offline."),
-            click.option("--api-base", metavar="URL", help="Its server, if not the provider's own."),
-            click.option("--api-key-env", metavar="NAME", help="The environment variable that holds its key."),
-            click.option("--rpm", type=int, help="Requests a minute that it allows."),
-            click.option("--tpm", type=int, help="Tokens a minute that it allows."),
-            click.option("--concurrency", type=int, help="Calls that may be open together."),
-            click.option("--rounds", type=int, help="Fine-tunings at most."),
-            click.option("--rows-per-round", "--rows", type=int, help="Synthetic pairs to ask for (in a round)."),
-            click.option("--gate", help="A least value for both means (70), or figure=value,..."),
-            click.option("--budget-usd", type=float, help="Dollars that service LLM and machines may cost."),
-            click.option(
-                "--promotion", help="auto: a version that passes is champion at once; review: a person decides."
-            ),
-            click.option("--epochs", type=int, help="Epochs of a fine-tuning."),
-            click.option(
-                "--source",
-                "--coverage",
-                "source",
-                help="The pairs: a file or folder, hub:<dataset>[@<revision>][#<split>], traces:<experiment>.",
-            ),
-            click.option("--trace-filter", help="MLflow's filter of the traces that are taken."),
-            click.option("--feedback", metavar="NAME=VALUE", help="The traces' feedback that says satisfactory."),
-            click.option("--responses-per-prompt", type=int, help="K, answers to each test prompt."),
-            click.option("--judge-repeats", "--repeats", type=int, help="M, judgings of each answer."),
-            click.option(
-                "--set",
-                "set_",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="Any key of the configuration: finetune.lora_rank=8. May be repeated.",
-            ),
-        ]
-    ):
-        loaded = option(loaded)
-    return edge(loaded)
+        wrapped: Callable[..., None] = edge(loaded)
+        for option in reversed([option for group in (PROJECT, *used, ANY_KEY) for option in group]):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return given_a_way_to_it
 
 
 def _from_here(source: str) -> str:

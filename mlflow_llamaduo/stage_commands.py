@@ -5,7 +5,20 @@ from pathlib import Path
 import click
 
 from mlflow_llamaduo.config import Project
-from mlflow_llamaduo.options import edge, project_options, say, yes_option
+from mlflow_llamaduo.options import (
+    ANSWERS,
+    BASE_MODEL,
+    BUDGET,
+    EPOCHS,
+    PAIRS,
+    REPEATS,
+    ROWS,
+    SERVICE_LLM,
+    edge,
+    project_options,
+    say,
+    yes_option,
+)
 from mlflow_llamaduo.places import check_out, check_working_folder
 
 FILE = click.Path(path_type=Path)
@@ -24,7 +37,7 @@ def _writes(out: Path | None) -> None:
     required=True,
     help="A .jsonl of all pairs, each with its side as `split`; or a folder for train.jsonl, dev.jsonl, test.jsonl.",
 )
-@project_options
+@project_options(PAIRS)
 def coverage(project: Project, out: Path) -> None:
     """Stage 1: read and check the coverage pairs, and split them once."""
     _writes(out if out.suffix in (".jsonl", ".json") else out / "train.jsonl")
@@ -37,7 +50,7 @@ def coverage(project: Project, out: Path) -> None:
 @click.option("--train", type=FILE, required=True, help="JSONL of pairs to learn.")
 @click.option("--dev", type=FILE, required=True, help="JSONL of pairs that choose the epoch.")
 @click.option("--out", type=FILE, required=True, help="A new folder for the adapter.")
-@project_options
+@project_options(BASE_MODEL, EPOCHS)
 def finetune(project: Project, train: Path, dev: Path, out: Path) -> None:
     """Stage 2: train an adapter with QLoRA on Ray Train."""
     if not out.exists():  # one that is there is refused with other words
@@ -51,7 +64,7 @@ def finetune(project: Project, train: Path, dev: Path, out: Path) -> None:
 @click.option("--in", "in_", type=FILE, required=True, help="JSONL of pairs to answer.")
 @click.option("--adapter", type=FILE, help="An adapter's folder; without it the base answers.")
 @click.option("--out", type=FILE, required=True, help="JSONL of responses.")
-@project_options
+@project_options(BASE_MODEL, ANSWERS)
 def infer(project: Project, in_: Path, adapter: Path | None, out: Path) -> None:
     """Stage 3: let the local model answer prompts."""
     _writes(out)
@@ -64,7 +77,7 @@ def infer(project: Project, in_: Path, adapter: Path | None, out: Path) -> None:
 @click.option("--in", "in_", type=FILE, required=True, help="JSONL of responses.")
 @click.option("--out", type=FILE, required=True, help="JSONL of the same rows with `verdicts` and their means.")
 @yes_option
-@project_options
+@project_options(SERVICE_LLM, REPEATS, BUDGET)
 def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
     """Stage 4: let the service LLM judge responses: rows of id, instruction, reference, response.
 
@@ -86,7 +99,7 @@ def judge(project: Project, in_: Path, out: Path, yes: bool) -> None:
 @click.option("--batch", type=int, default=1, show_default=True, help="Another number asks for other pairs.")
 @click.option("--out", type=FILE, required=True, help="JSONL of new pairs; the rejected ones beside it.")
 @yes_option
-@project_options
+@project_options(SERVICE_LLM, ROWS, BUDGET)
 def synthesize(project: Project, in_: Path, test: Path | None, batch: int, out: Path, yes: bool) -> None:
     """Stage 5: let the service LLM write pairs like the seeds; keep the new and clean ones.
 
@@ -168,7 +181,7 @@ def curate(
 )
 @click.option("--out", type=FILE, help="JSON of all figures.")
 @yes_option
-@project_options
+@project_options(SERVICE_LLM, BUDGET)
 def judge_report(
     project: Project,
     in_: tuple[Path, ...],

@@ -371,7 +371,7 @@ def test_errors_are_one_line(client: Client, site: Site, times: str) -> None:
 
 
 def test_applications_of_others_are_left_alone(client: Client, pool: ProcessPoolExecutor) -> None:
-    pool.submit(_other_application, "other").result(60)
+    pool.submit(_other_application, "other").result(200)
     assert "other" not in names(client)
     not_ours = "other is an application of this cluster that was not deployed by MLflow"
     with pytest.raises(MlflowException, match=not_ours):
@@ -381,7 +381,7 @@ def test_applications_of_others_are_left_alone(client: Client, pool: ProcessPool
 
 
 def test_a_connection_that_was_there_before_is_used_and_stays(pool: ProcessPoolExecutor) -> None:
-    told = pool.submit(_in_the_cluster_already).result(60)
+    told = pool.submit(_in_the_cluster_already).result(200)
     assert told.startswith("this process is connected to the Ray cluster at ") and "not 10.0.0.5:6379" in told
 
 

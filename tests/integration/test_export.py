@@ -282,7 +282,7 @@ def test_only_settings_of_serving_go_with_from(publish: Callable[..., int], tmp_
     publish()
     folder = str(exported(tmp_path / "out"))
     assert "--task does not go with --from" in refused("serve", "--from", folder, "--task", "coding")
-    assert "limits.rounds" in refused("serve", "--from", folder, "--rounds", "2")
+    assert "limits.rounds" in refused("serve", "--from", folder, "--set", "limits.rounds=2")
     assert "serving.gpu:" in refused("serve", "--from", folder, "--set", "serving.gpu=1")
     assert "no API keys" in refused("serve", "--from", folder, "--set", "serving.host=0.0.0.0")
 

@@ -117,6 +117,18 @@ def test_whatever_cannot_be_used_is_told_before_anything_starts(clone: Path, arg
     assert not (clone / ".llamaduo").exists()
 
 
+@pytest.mark.parametrize(
+    ("stage", "option"),
+    [
+        ("coverage", "--base-model"), ("finetune", "--rounds"), ("infer", "--judge-repeats"), ("judge", "--epochs"),
+        ("synthesize", "--gate"), ("judge-report", "--source"), ("doctor", "--budget-usd"), ("serve", "--promotion"),
+    ],
+)  # fmt: skip
+def test_a_command_refuses_what_it_would_make_no_use_of(stage: str, option: str) -> None:
+    assert f"No such option '{option}'" in refusal(stage, option, "1")
+    assert option in llamaduo("run", "--help").output
+
+
 def test_all_problems_are_told_at_once() -> None:
     lines = refusal("plan", "--rounds", "0", "--epochs", "0", "--gate", "101", "--set", "x=1").splitlines()
 

@@ -10,7 +10,7 @@ import yaml
 from click.types import FloatRange, IntRange
 
 from mlflow_llamaduo.cli import cli
-from mlflow_llamaduo.options import MODEL, OVERRIDES, project_options
+from mlflow_llamaduo.options import LOOP, MODEL, OVERRIDES, project_options
 from tools.reference.page import code, prose, table
 
 ROOT = Path(__file__).parents[2]
@@ -20,13 +20,12 @@ AS_TYPED = "\b"
 
 
 @click.command()
-@project_options
-def _any() -> None: ...
+@project_options(*LOOP)
+def _loop() -> None: ...
 
 
-COMMON = tuple(str(option.name) for option in _any.params)
-"""The options that say which project, and what of it to change."""
-OF_TASK = ("task", "profile")
+ANCHOR = "#options-of-a-project"
+NAMES_A_TASK = {"task", "profile"}
 
 
 def blocks() -> dict[str, str]:
@@ -39,7 +38,7 @@ def blocks() -> dict[str, str]:
                 for name, each in cli.commands.items()
             ),
         ),
-        "options of every command": table(HEAD, map(row, options(_any))),
+        "options of a project": table(HEAD, map(row, options(_loop))),
         "each command": "\n\n".join(part(name, each, "##") for name, each in cli.commands.items()),
     }
 
@@ -54,28 +53,29 @@ def entry_point(name: str) -> str:
 def part(name: str, command: click.Command, level: str) -> str:
     """A heading, what the command does, and its own options; those of its commands below it."""
     first, *more = paragraphs(command)
-    own = [option for option in options(command) if option.name not in shared(command)]
+    told = shared(command)
+    own = [option for option in options(command) if option not in told]
     lines = [f"{level} {name}", *map(text, [first, *more])]
     lines += [table(HEAD, map(row, own))] if own else []
-    lines += [others(command)] if not isinstance(command, click.Group) else []
+    lines += [others(told)] if told else []
     if isinstance(command, click.Group):
         lines += [part(f"{name} {each}", below, f"{level}#") for each, below in command.commands.items()]
     return "\n\n".join(line for line in lines if line)
 
 
-def shared(command: click.Command) -> Sequence[str]:
-    """Those of the common options that it takes: all, the two that name a task, or none."""
-    names = {str(option.name) for option in options(command)}
-    return next((each for each in (COMMON, OF_TASK) if set(each) <= names), ())
+def shared(command: click.Command) -> list[click.Option]:
+    """Those of a project's options that it takes: none where it names no task."""
+    of_loop = {option.name: option.help for option in options(_loop)}
+    found = [option for option in options(command) if of_loop.get(option.name) == option.help]
+    return found if {option.name for option in found} >= NAMES_A_TASK else []
 
 
-def others(command: click.Command) -> str:
+def others(told: Sequence[click.Option]) -> str:
     """Where its other options stand."""
-    told = {
-        COMMON: "And the [options of every command](#options-of-every-command).",
-        OF_TASK: "And `--task` and `--profile`.",
-    }
-    return told.get(tuple(shared(command)), "")
+    if len(told) == len(options(_loop)):
+        return f"And all [options of a project]({ANCHOR})."
+    first, last = code(*(option.opts[0] for option in told[:-1])), code(told[-1].opts[0])
+    return f"And of the [options of a project]({ANCHOR}): {first} and {last}."
 
 
 def options(command: click.Command) -> list[click.Option]:
