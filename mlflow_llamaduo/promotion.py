@@ -95,7 +95,8 @@ class Promotions:
             since: when the reviewer looked, as `now` gives it; now if nothing is given.
 
         Returns:
-            the champion before; `number` itself if it was champion already, and nothing is changed.
+            the champion before; `number` itself if it was champion already. Then no alias is moved, and the word is
+            kept only where none is: the alias was moved in the UI, or an earlier promotion was broken off.
 
         Raises:
             DataError: there is no such version, or it was not made by llamaduo.
@@ -109,11 +110,12 @@ class Promotions:
             raise ConfigError(f"{self._name} version {number} {against}: promote it with --override, or another one")
         with self._alone(word):
             old = self._unchanged(seen, since)
-            if old == number:
+            if old == number and version.tags.get("llamaduo.review") in ("promoted", "auto"):
                 return old
             if against:
                 self._tag(number, "override", f"{word.time} {word.by}: {word.reason} (it {against})")
-            self._champion(number, old)
+            if old != number:
+                self._champion(number, old)
             self._say(number, word)
         return old
 
@@ -156,12 +158,12 @@ class Promotions:
         before = _replaced(version)
         with self._alone(word):
             self._unchanged(seen, since)
+            self._say(seen, word)  # first: who is stopped behind it rolls back again, and not further than he meant
             self._client.set_registered_model_alias(self._name, "champion", str(target))
             if before is not None and before != target:
                 self._client.set_registered_model_alias(self._name, "previous", str(before))
             else:
                 self._client.delete_registered_model_alias(self._name, "previous")
-            self._say(seen, word)
             self._say(target, Word(word.by, f"back from version {seen}: {word.reason}", "promoted", word.time))
         return target, seen
 
@@ -192,13 +194,14 @@ class Promotions:
         )
 
     def _say(self, number: int, word: Word) -> None:
+        """`review` last: where it stands, the others do."""
         at = word.time
         for key, value in (
-            ("review", word.kind),
             ("reviewer", word.by),
             ("reviewed_at", at),
             ("reason", word.reason),
             (f"review.{at}", f"{word.kind} by {word.by}: {word.reason}"),
+            ("review", word.kind),
         ):
             self._tag(number, key, value)
 

@@ -102,7 +102,7 @@ def promote(project: Project, number: int | None, reason: str, by: str | None, o
             raise DataError(f"{name} has no challenger: name a version with --version (llamaduo review lists them)")
         before = promotions.promote(number, Word(by, reason), override=override, since=since)
     if before == number:
-        click.echo(f"{name} version {number} is champion already: nothing was changed")
+        click.echo(f"{name} version {number} is champion already: no alias was moved")
         return
     kept = f", and version {before} is previous" if before else ""
     click.echo(f"{name} version {number} is champion{kept}; {FOLLOWS}")

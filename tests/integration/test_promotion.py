@@ -157,6 +157,71 @@ def test_promoting_the_champion_again_changes_nothing(version: Callable[..., int
     assert tags(1) == before
 
 
+WRITES = ("set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag")
+
+
+def broken_off(act: Callable[[], object], after: int) -> bool:
+    """Ctrl-C at a write, when so many are done; False if there are no more."""
+    left = [after]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in WRITES:
+            real = getattr(MlflowClient, name)
+
+            def write(*given: object, real: Callable[..., object] = real, **named: object) -> object:
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return real(*given, **named)
+
+            patch.setattr(MlflowClient, name, write)
+        try:
+            act()
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_promotion_that_was_broken_off_is_made_again(version: Callable[..., int], after: int) -> None:
+    promotions = Promotions(NAME)
+    promotions.promote(version(), ANN)
+    number = version()
+    assert broken_off(lambda: promotions.promote(number, ANN), after)
+
+    promotions.promote(number, Word("bob", "once more"))
+    assert aliases() == {"champion": 2, "previous": 1}
+    found = tags(number)
+    assert (found["llamaduo.review"], found["llamaduo.reviewer"]) == ("promoted", "bob")
+    assert found["llamaduo.reason"] == "once more"
+    assert found["llamaduo.replaced"] == "1"
+
+
+@pytest.mark.parametrize("after", range(12))
+def test_a_rollback_that_was_broken_off_and_is_made_again_goes_no_further(
+    version: Callable[..., int], after: int
+) -> None:
+    promotions = Promotions(NAME)
+    for _ in range(3):
+        promotions.promote(version(), ANN)
+    again = Word("bob", "it rambles", "rolled back")
+    assert broken_off(lambda: promotions.rollback(again), after)
+
+    if aliases()["champion"] == 3:
+        promotions.rollback(again)
+        assert aliases() == {"champion": 2, "previous": 1}
+    assert aliases()["champion"] == 2
+    assert tags(3)["llamaduo.review"] == "rolled back"
+
+
+def test_a_champion_by_its_alias_alone_is_promoted_with_a_word(
+    client: MlflowClient, version: Callable[..., int]
+) -> None:
+    client.set_registered_model_alias(NAME, "champion", str(version()))
+    assert Promotions(NAME).promote(1, ANN) == 1
+    assert aliases() == {"champion": 1}
+    assert tags(1)["llamaduo.reason"] == "reads well"
+
+
 @pytest.mark.parametrize("others", [2, 5])
 def test_of_promotions_at_once_one_wins_and_the_others_are_told(version: Callable[..., int], others: int) -> None:
     Promotions(NAME).promote(version(), ANN)

@@ -191,7 +191,7 @@ def test_a_rejected_version_is_no_challenger_and_needs_an_override(two: tuple[in
 
 
 def test_promoting_the_champion_changes_nothing_and_says_so(two: tuple[int, int]) -> None:
-    assert "version 1 is champion already: nothing was changed" in done(
+    assert "version 1 is champion already: no alias was moved" in done(
         "promote", "--version", "1", "--reason", "again"
     )
 
