@@ -10,22 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mlflow_llamaduo.base_models.resolve import FILES
+from mlflow_llamaduo.base_models.resolve import CARD, FILES, LICENCES, base_digest
 from mlflow_llamaduo.checksums import LARGE, write_sums
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.catalogue import CHAMPION, Model, Pick
 from mlflow_llamaduo.errors import ConfigError, DataError, StageError
-from mlflow_llamaduo.files import folder_atomic, folder_digest
+from mlflow_llamaduo.files import folder_atomic
 from mlflow_llamaduo.inference.engine import ADAPTER_CONFIG, WEIGHTS
-from mlflow_llamaduo.model_card import TEXTS, Card, licence, model_card
+from mlflow_llamaduo.model_card import Card, licence, model_card
 from mlflow_llamaduo.origin import origin_of
 from mlflow_llamaduo.pyfunc_model import Package, read_package
 from mlflow_llamaduo.serving.exported import SERVE, serve_yaml
 from mlflow_llamaduo.serving.shelf import BASE, Shelf
 from mlflow_llamaduo.versions import Seen, at_hand, versions
 
-COPIED = (*FILES, "*.model", "vocab.txt", "README.md", *TEXTS)
-"""What of a base travels; weights as safetensors alone, since a pickle can run code."""
+COPIED = (*FILES, "*.model", "vocab.txt", CARD, *LICENCES)
+"""What of a base travels."""
 BESIDES = 1 << 20
 """Bytes for card, settings and sums."""
 
@@ -153,7 +153,7 @@ def _fill(part: Path, source: Source, *, merged: bool, say: Callable[[str], None
         return package, ""
     say("merging the adapter into the base's weights")
     dtype = merging.merge(source.base, source.folder / "adapter", base)
-    package = replace(package, merged=True, base_digest=folder_digest(base))
+    package = replace(package, merged=True, base_digest=base_digest(base))
     (version / "package.json").write_text(json.dumps(asdict(package), indent=2))
     return package, dtype
 

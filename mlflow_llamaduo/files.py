@@ -4,8 +4,9 @@ import codecs
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar
@@ -180,10 +181,16 @@ def no_json(error: ValueError | RecursionError) -> tuple[str, str]:
             return "not_json", "not JSON: a number of too many digits"
 
 
-def folder_digest(folder: Path) -> str:
-    """16 hexadecimal digits of the SHA-256 over names and contents of the files right below `folder`."""
+def folder_digest(folder: Path, *, but: Sequence[str] = ()) -> str:
+    """16 hexadecimal digits of the SHA-256 over names and contents of the files right below `folder`.
+
+    Args:
+        folder: of the files; those that begin with a dot do not count.
+        but: patterns of further names that do not count.
+    """
     total = hashlib.sha256()
-    for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
+    counted = (f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+    for file in sorted(f for f in counted if not any(fnmatchcase(f.name, pattern) for pattern in but)):
         total.update(file.name.encode())
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())

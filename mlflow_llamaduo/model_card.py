@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from mlflow_llamaduo.base_models.resolve import CARD, LICENCES
 from mlflow_llamaduo.core.catalogue import Pick
 from mlflow_llamaduo.core.rules import SCORES, THRESHOLDS
 from mlflow_llamaduo.core.terminal import plain
@@ -21,8 +22,6 @@ from mlflow_llamaduo.versions import Bounds, Evidence, Seen
 
 LONGEST = 2000
 UNSTATED = "not stated in the base's files"
-TEXTS = ("LICEN[CS]E*", "COPYING*", "NOTICE*", "USE_POLICY*")
-"""Files of a base that say what may be done with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,8 @@ def said(text: str) -> str:
 
 def licence(base: Path) -> str:
     """What a base's own files say of its licence: README.md's front matter, config.json, licence texts."""
-    found = [f"{text.name}: {_first_line(text)}" for pattern in TEXTS for text in sorted(base.glob(pattern))]
-    for file in ("README.md", "config.json"):
+    found = [f"{text.name}: {_first_line(text)}" for pattern in LICENCES for text in sorted(base.glob(pattern))]
+    for file in (CARD, "config.json"):
         tree = _front_matter(base / file)
         named = [str(tree[key]) for key in ("license", "license_name", "license_link") if tree.get(key)]
         found = [f"{', '.join(named)} ({file})", *found] if named else found

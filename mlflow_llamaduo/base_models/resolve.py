@@ -23,6 +23,11 @@ ATTENTION = ("attention", "full_attention", "sliding_attention", "chunked_attent
 """What `layer_types` of a config.json may hold."""
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
+"""What a model is made of; weights as safetensors alone, since a pickle can run code."""
+CARD = "README.md"
+LICENCES = ("LICEN[CS]E*", "COPYING*", "NOTICE*", "USE_POLICY*")
+"""What says what may be done with a model. It goes where the model goes, and is no part of its digest: its authors
+may mend their words, and the model is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,11 @@ def at_hand(name: str, digest: str, path: str) -> Path:
     return found.path
 
 
+def base_digest(folder: Path) -> str:
+    """What tells one base model from another: all its files but those that only speak of it."""
+    return folder_digest(folder, but=(CARD, *LICENCES))
+
+
 def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
     for wanted in ("config.json", "*.safetensors"):
         if not any(path.glob(wanted)):
@@ -118,7 +128,7 @@ def _checked(name: str, path: Path, source: str) -> BaseModelFolder:
     _attends(name, path)
     stamp = path / ".digest"  # a large base takes long to hash: once is enough for a cache that we wrote
     if source == "folder" or not stamp.is_file():
-        digest = folder_digest(path)
+        digest = base_digest(path)
         if source != "folder":
             stamp.write_text(digest)
     else:
@@ -144,7 +154,7 @@ def _from_hub(name: str, target: Path, say: Callable[[str], None]) -> None:
     with on_the_hub(name, "not from the model hub"):
         say(f"fetching {name} from the model hub into {target}")
         with folder_atomic(target) as part:
-            snapshot_download(name, local_dir=part, allow_patterns=list(FILES))
+            snapshot_download(name, local_dir=part, allow_patterns=[*FILES, CARD, *LICENCES])
             remove(part / ".cache")  # the hub client's own notes
 
 

@@ -17,11 +17,11 @@ import yaml
 from click.testing import CliRunner, Result
 from ray.serve.schema import ServeDeploySchema
 
+from mlflow_llamaduo.base_models.resolve import base_digest
 from mlflow_llamaduo.cli import cli
 from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.core.figures import Against
 from mlflow_llamaduo.core.records import Message, Pair, PairSet
-from mlflow_llamaduo.files import folder_digest
 from mlflow_llamaduo.inference.engine import Sampling
 from mlflow_llamaduo.inference.transformers_engine import TransformersEngine
 from mlflow_llamaduo.promotion import Promotions, Word
@@ -72,7 +72,7 @@ def publish(project: Project, base: Path) -> Callable[..., int]:
         tiny.tokenizer().save_pretrained(str(folder))
         file = folder / "adapter_config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
-        trained = adapter(f"a{seed}", path=str(folder), base_model=str(base), base_digest=folder_digest(base))
+        trained = adapter(f"a{seed}", path=str(folder), base_model=str(base), base_digest=base_digest(base))
         sized = project.model_copy(update={"inference": project.inference.model_copy(update={"max_new_tokens": 8})})
         packed = Path(f"packed-{seed}")
         pack(packed, adapter=folder, package=package(sized, trained))
@@ -195,7 +195,7 @@ def test_merged_says_what_base_and_adapter_say(
     adapter_folder = version_in(merged) / "adapter"
     assert not list(merged.rglob("adapter_model.safetensors")) and not list(merged.rglob("adapter_config.json"))
     found = read_package(version_in(merged))
-    assert found.merged and found.base_digest == folder_digest(merged / "base") != folder_digest(base)
+    assert found.merged and found.base_digest == base_digest(merged / "base") != base_digest(base)
     sampling = Sampling(max_new_tokens=24, temperature=0.0, top_p=1.0, seed=None)
     apart = TransformersEngine(str(plain / "base"), str(version_in(plain) / "adapter")).generate(CHAT, sampling)
     whole = TransformersEngine(str(merged / "base")).generate(CHAT, sampling)  # with the tokenizer in base/

@@ -16,6 +16,9 @@ FILES = {
     "config.json": b'{"model_type": "llama"}',
     "model.safetensors": b"weights, of a kind",
     "tokenizer.json": b"{}",
+    "README.md": b"---\nlicense: other\n---\n",
+    "LICENSE.txt": b"Small Model Licence",
+    "USE_POLICY.md": b"Be kind.",
     "pytorch_model.bin": b"a pickle that must not be fetched",
 }
 
@@ -74,7 +77,7 @@ def resolve(name: str, *, cache: Path, endpoint: str) -> "subprocess.CompletedPr
     )
 
 
-def test_a_base_model_comes_from_the_hub_without_its_pickles_and_then_from_the_cache(
+def test_a_base_model_comes_from_the_hub_with_its_licence_without_its_pickles_and_then_from_the_cache(
     hub: Hub, tmp_path: Path
 ) -> None:
     first = resolve("team/small", cache=tmp_path, endpoint=hub.url)

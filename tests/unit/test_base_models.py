@@ -100,6 +100,16 @@ def test_another_machine_takes_the_drivers_folder_or_its_own_cache(tmp_path: Pat
     assert at_hand("some/model", digest, str(tmp_path / "not here")) == own
 
 
+def test_a_model_is_the_same_whatever_its_card_and_its_licence_say(tmp_path: Path) -> None:
+    bare, told = model(tmp_path / "bare"), model(tmp_path / "told")
+    (told / "README.md").write_text("# A model")
+    (told / "LICENSE").write_text("Do as you like.")
+
+    assert resolve(str(told)).digest == resolve(str(bare)).digest
+    (told / "vocab.json").write_text("{}")
+    assert resolve(str(told)).digest != resolve(str(bare)).digest
+
+
 @pytest.mark.parametrize("there", ["drivers", "elsewhere"])
 def test_other_weights_under_the_same_name_are_refused_on_another_machine(
     tmp_path: Path, cache: Path, there: str
