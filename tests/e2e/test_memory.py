@@ -79,9 +79,11 @@ def watched(workspace: Workspace, *command: str) -> Measured:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    out, err = process.communicate(timeout=600)
-    done.set()
-    watcher.join()
+    try:
+        out, err = process.communicate(timeout=600)
+    finally:
+        done.set()
+        watcher.join()
     assert process.returncode == 0, out + err
     return Measured(max(peaks.values()), imported())
 

@@ -139,10 +139,12 @@ def test_a_new_champion_and_a_rollback_answer_within_seconds_without_a_dropped_o
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(keep_asking) for _ in range(4)]
         took = []
-        for number in (3, 1, 2):
-            lab.alias("closed_qa", "champion", number)
-            took.append(until(url, number))
-        over.set()
+        try:
+            for number in (3, 1, 2):
+                lab.alias("closed_qa", "champion", number)
+                took.append(until(url, number))
+        finally:
+            over.set()
         found = [answer for future in asking for answer in future.result()]
     assert {answer.status for answer in found} == {200}
     assert {answer.version for answer in found} == {1, 2, 3}

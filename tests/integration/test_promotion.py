@@ -226,7 +226,7 @@ def test_a_champion_by_its_alias_alone_is_promoted_with_a_word(
 def test_of_promotions_at_once_one_wins_and_the_others_are_told(version: Callable[..., int], others: int) -> None:
     Promotions(NAME).promote(version(), ANN)
     numbers = [version() for _ in range(others)]
-    together, looked = threading.Barrier(others), now()
+    together, looked = threading.Barrier(others, timeout=60), now()
     told: dict[int, str] = {}
 
     def promote(number: int) -> None:

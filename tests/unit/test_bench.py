@@ -84,7 +84,7 @@ def test_who_asks_later_and_by_another_bench_finds_the_reply_in_the_store(provid
 
 
 def test_many_threads_ask_at_once_and_every_response_is_asked_about_once(provider: Provider) -> None:
-    own, together = bench(repeats=2), threading.Barrier(20)
+    own, together = bench(repeats=2), threading.Barrier(20, timeout=60)
 
     def ask(number: int) -> list[tuple[float, float]]:
         together.wait(WAIT_S)

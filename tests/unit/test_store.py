@@ -331,7 +331,7 @@ def test_two_stores_on_a_file_together_never_pass_a_cap(
 
 def test_two_stores_that_hold_at_the_same_time_share_the_cap(path: Path) -> None:
     with closing(ReplyStore(path)) as one, closing(ReplyStore(path)) as other, ThreadPoolExecutor(2) as threads:
-        start = threading.Barrier(2)
+        start = threading.Barrier(2, timeout=60)
 
         def take(store: ReplyStore) -> int:
             start.wait()
