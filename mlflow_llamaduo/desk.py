@@ -137,10 +137,15 @@ class Desk:
             if adapter is None and self._workers.stay:  # the bare base answers before the first fine-tuning
                 self._workers.start()
             with (
-                self._account.at_work(self._answers, f"{title(where)}: infer"),
+                self._account.at_work(self._answers, f"{title(where)}: infer") as goes_on,
                 bar(f"{title(where)}: answers", len(prompts), "prompt") as progress,
             ):
-                return self._pool(adapter).answer(prompts, adapter, done=progress.update, shots=shots)
+
+                def done(prompts: int) -> None:
+                    progress.update(prompts)
+                    goes_on()
+
+                return self._pool(adapter).answer(prompts, adapter, done=done, shots=shots)
 
         inputs: list[Any] = [
             prompts.digest,

@@ -27,8 +27,14 @@ def keys() -> None:
 
 @keys.command()
 @click.option("--name", required=True, help="Who it is for.")
-@click.option("--rpm", type=click.IntRange(0), default=0, help="Requests a minute; 0 is no limit.")
-@click.option("--tpm", type=click.IntRange(0), default=0, help="Tokens a minute, read and written; 0 is no limit.")
+@click.option("--rpm", type=click.IntRange(0), default=0, show_default=True, help="Requests a minute; 0 is no limit.")
+@click.option(
+    "--tpm",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Tokens a minute, read and written; 0 is no limit.",
+)
 @click.option("--task", "tasks", multiple=True, help="A task that it may ask; may be repeated. All if not given.")
 @file_option
 @edge

@@ -28,7 +28,7 @@ class Coverage(Section):
     """`name=value`, or `name` for true: the feedback that says a trace is satisfactory; empty takes all that ended
     well."""
     redact: Literal["auto"] | bool = "auto"
-    """Personal data and keys, in coverage and new pairs; `auto`: on for `traces:`."""
+    """Personal data and keys, in coverage and new pairs; `auto`: where pairs come from traces."""
     redact_kinds: Annotated[tuple[Annotated[str, AfterValidator(_known_kind)], ...], Listed] = KINDS
     """What is redacted, of these."""
     phone_regions: Annotated[tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...], Listed] = REGIONS

@@ -116,13 +116,13 @@ class ReplyStore:
         self.release(hold)
 
     def worked(self, seconds: float, usd: float, *, machine: str, purpose: Purpose, hold: int | None = None) -> None:
-        """Keep what a stage has taken of our own machines, and free what was held for it."""
+        """Keep what a stage has taken of our own machines; so much less is held for it."""
         self._writer.execute(
             "INSERT INTO work VALUES (?, ?, ?, ?, ?, ?)",
             (purpose.run, purpose.stage, machine, seconds, usd, time.time()),
         )
         self._pay(purpose, usd)
-        self.release(hold)
+        self._writer.execute("UPDATE holds SET most_usd = MAX(0, most_usd - ?) WHERE id = ?", (usd, hold))
 
     def ledger(self, run: str) -> Ledger:
         """What each stage of each round and baseline of a run has cost so far, in all its lives."""

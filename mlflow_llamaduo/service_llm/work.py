@@ -11,7 +11,7 @@ from mlflow_llamaduo.service_llm.exchange import Purpose
 from mlflow_llamaduo.service_llm.store import ReplyStore
 
 NOTED_S = 60.0
-"""How often it is written down what a stage has cost so far: that much is lost at most where a process is killed."""
+"""How often a stage that goes on pays for what it has taken: that much is lost where its process is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +48,39 @@ class Account:
 
     @contextmanager
     def at_work(self, machine: Machine, stage: str) -> Iterator[Callable[[], None]]:
-        """A stage on our own machines: its likely dollars are set aside before, its seconds are paid, ended or not.
+        """A stage on our own machines: its likely dollars are set aside before, its seconds are paid as they go.
 
         Args:
             machine: what it runs on.
             stage: its name, `round 1: train`.
 
         Yields:
-            What is to be called while it goes on.
+            What is to be called while it goes on; what was taken since the last payment is paid in the end, too.
 
         Raises:
             BudgetError: what it is likely to cost would pass a cap.
         """
         purpose = self.purpose(stage)
         hold = self._hold(machine, purpose)
-        began = noted = time.monotonic()
+        paid = time.monotonic()
+
+        def pay(*, ended: bool) -> None:
+            nonlocal paid
+            now = time.monotonic()
+            seconds, paid = now - paid, now
+            with self.store.writing():
+                self.store.worked(seconds, machine.usd(seconds), machine=machine.name, purpose=purpose, hold=hold)
+                if ended:
+                    self.store.release(hold)
 
         def goes_on() -> None:
-            nonlocal noted
-            now = time.monotonic()
-            if hold is not None and now - noted >= NOTED_S:
-                noted = now
-                with self.store.writing():
-                    self.store.sent(hold, machine.usd(now - began))
+            if time.monotonic() - paid >= NOTED_S:
+                pay(ended=False)
 
         try:
             yield goes_on
         finally:
-            seconds = time.monotonic() - began
-            with self.store.writing():
-                self.store.worked(seconds, machine.usd(seconds), machine=machine.name, purpose=purpose, hold=hold)
+            pay(ended=True)
 
     def _hold(self, machine: Machine, purpose: Purpose) -> int | None:
         most = machine.usd(self.likely_s.get(purpose.stage, 0.0))

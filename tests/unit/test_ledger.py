@@ -37,6 +37,15 @@ def account(store: ReplyStore, cap: float = 100.0, **likely_s: float) -> Account
     return Account(store, Budget(cap), "run", {f"round 0: {stage}": s for stage, s in likely_s.items()})
 
 
+def fits(store: ReplyStore, most: float) -> bool:
+    """Whether a call of so many dollars would be made under a cap of 100."""
+    with store.writing():
+        purpose = Purpose("run", "round 0: judge")
+        hold = store.hold(most, model="gpt", purpose=purpose, cap_usd=100.0, folder_usd=1e9)
+        store.release(hold)
+    return hold is not None
+
+
 def replied(store: ReplyStore, stage: str, spent: float, key: str = "key", run: str = "run") -> None:
     with store.writing():
         reply = Reply("text", 100, 10, spent, seconds=2.0)
@@ -85,18 +94,23 @@ def test_training_that_is_likely_to_pass_the_budget_does_not_begin(store: ReplyS
 
 def test_what_training_holds_and_has_cost_is_not_there_for_calls(store: ReplyStore, clock: list[float]) -> None:
     """One budget over both."""
-
-    def fits(most: float) -> bool:
-        with store.writing():
-            purpose = Purpose("run", "round 0: judge")
-            hold = store.hold(most, model="gpt", purpose=purpose, cap_usd=100.0, folder_usd=1e9)
-            store.release(hold)
-        return hold is not None
-
     with account(store, train=60).at_work(DEAR, "round 0: train"):
-        assert (fits(40.0), fits(41.0)) == (True, False)
+        assert (fits(store, 40), fits(store, 41)) == (True, False)
         clock[0] += 20
-    assert (fits(80.0), fits(81.0)) == (True, False)
+    assert (fits(store, 80), fits(store, 81)) == (True, False)
+
+
+def test_what_a_stage_has_paid_is_no_longer_set_aside_for_it(store: ReplyStore, clock: list[float]) -> None:
+    paid = []
+    with account(store, train=80).at_work(DEAR, "round 0: train") as goes_on:
+        for _ in range(4):
+            clock[0] += 30
+            goes_on()
+            paid.append(store.spent_usd("run"))
+            assert (fits(store, 20), fits(store, 21)) == (paid[-1] < 80, False)
+    assert paid == [0, 60, 60, 120], "what it takes longer than planned is paid, too"
+    assert store.spent_usd("run") == 120
+    assert usd(account(store).ledger()) == 120
 
 
 def test_a_machine_without_a_price_holds_nothing_and_its_seconds_are_kept(
@@ -131,7 +145,9 @@ def test_a_training_that_is_killed_is_paid_for_to_within_a_minute(tmp_path: Path
     assert done.returncode == 9
 
     with ReplyStore(file) as store:
+        (entry,) = store.ledger("run")
         assert 210 <= store.spent_usd("run") <= 270
+        assert entry.seconds == pytest.approx(store.spent_usd("run")), "a dollar a second"
         assert store.held() == 0
 
 
