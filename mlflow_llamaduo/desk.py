@@ -1,6 +1,6 @@
 """The stages of one alignment, and how each is asked for: every one looks in the journal before it does anything."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -86,11 +86,7 @@ class Desk:
                 self._account.at_work(self._trains, f"{title(number)}: train") as goes_on,
                 bar(f"{title(number)}: fine-tuning", optimizer_steps(len(train), recipe), "step") as progress,
             ):
-
-                def done(steps: int) -> None:
-                    progress.update(steps)
-                    goes_on()
-
+                done = _both(progress.update, goes_on)
                 return self._workers.finetune(train, dev, key=place.name, target=place, done=done, say=self._say)
 
         inputs = [
@@ -140,11 +136,7 @@ class Desk:
                 self._account.at_work(self._answers, f"{title(where)}: infer") as goes_on,
                 bar(f"{title(where)}: answers", len(prompts), "prompt") as progress,
             ):
-
-                def done(prompts: int) -> None:
-                    progress.update(prompts)
-                    goes_on()
-
+                done = _both(progress.update, goes_on)
                 return self._pool(adapter).answer(prompts, adapter, done=done, shots=shots)
 
         inputs: list[Any] = [
@@ -253,6 +245,16 @@ class Desk:
             trace=self._tracker.trace,
             trace_share=trace_share,
         )
+
+
+def _both(update: Callable[[int], object], goes_on: Callable[[], None]) -> Callable[[int], None]:
+    """Told what is done: it shows on the bar, and what it took is paid."""
+
+    def done(units: int) -> None:
+        update(units)
+        goes_on()
+
+    return done
 
 
 def _sliced(responses: tuple[Response, ...], prompts: PairSet) -> tuple[Response, ...]:
