@@ -5,6 +5,7 @@ from pathlib import Path
 from mlflow_llamaduo.core.cost import HEAVY, LIGHT, Workload
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.outlook import Load
+from mlflow_llamaduo.places import check_mlflow
 from mlflow_llamaduo.yaml_file import read_yaml
 
 NAMED = {"light": Load(LIGHT, "the paper's, Table 2", 1), "heavy": Load(HEAVY, "the paper's, Table 2", 8)}
@@ -26,6 +27,7 @@ def load_of(said: str, days: int) -> Load:
     if said in NAMED:
         return NAMED[said]
     if said.startswith(TRACES):
+        check_mlflow()
         from mlflow_llamaduo.tracking.usage import used
 
         workload, traces = used(said.removeprefix(TRACES), days)

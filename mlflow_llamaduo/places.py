@@ -1,4 +1,4 @@
-"""Whether what a command is to write can be written where it is wanted: tried before anything that takes long starts.
+"""Whether what a command is to write can be written, and its MLflow server is there: tried before anything starts.
 
 Permissions alone do not tell of read-only disks, of /proc, of names that are too long, or of a bucket that is not
 there. So a file is written and removed again.
@@ -6,16 +6,22 @@ there. So a file is written and removed again.
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 from uuid import uuid4
 
+from mlflow_llamaduo.core.text import without_login
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.files import HOME_VARIABLE, part_of, working_folder
 
 CACHE_VARIABLE = "LLAMADUO_CACHE"
+MLFLOWS = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 ANSWERS_WITHIN_S = 60
 """How long a storage may take; one that is not there says so after 12 s (S3), or not in many minutes (GCS)."""
 
@@ -51,6 +57,34 @@ def check_cache(folder: Path) -> None:
     if not complete.is_file() and (problem := unwritable(complete)):
         said = f"{CACHE_VARIABLE}={given}" if given else f"the cache {folder.parent}"
         raise ConfigError(f"{said} cannot be written ({problem}): name another folder in {CACHE_VARIABLE}")
+
+
+def check_mlflow() -> None:
+    """That an MLflow server answers where the environment names one; MLflow's own client tries for four minutes.
+
+    Raises:
+        ConfigError: none does.
+    """
+    for name in MLFLOWS:
+        uri = without_login(os.environ.get(name, ""))
+        if uri.startswith(("http://", "https://")) and (problem := silent(f"{uri.rstrip('/')}/health")):
+            raise ConfigError(
+                f"{name}={uri}: no MLflow server answers there ({problem}): start it (mlflow server), "
+                "or correct the address; without one MLflow keeps its files in the current folder"
+            )
+
+
+def silent(url: str) -> str | None:
+    """Why nothing that speaks HTTP answers at `url`, or None where something does, whatever it says."""
+    try:
+        urlopen(url, timeout=ANSWERS_WITHIN_S).close()  # noqa: S310 - http or https
+    except HTTPError:
+        return None
+    except URLError as error:  # certificates are a matter of MLflow's own settings
+        return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
+    except (OSError, ValueError, HTTPException) as error:
+        return str(error).strip() or type(error).__name__
+    return None
 
 
 def check_out(*files: Path | None, option: str = "--out") -> None:

@@ -18,7 +18,7 @@ from mlflow_llamaduo.coverage.split import split
 from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.journal import HOME
 from mlflow_llamaduo.outlook import outlook_of
-from mlflow_llamaduo.places import check_cache, check_storage, check_working_folder
+from mlflow_llamaduo.places import check_cache, check_mlflow, check_storage, check_working_folder
 from mlflow_llamaduo.progress import bar
 from mlflow_llamaduo.prompts import task_prompts
 from mlflow_llamaduo.service_llm.family import family
@@ -54,6 +54,7 @@ def before_a_run(project: Project) -> list[str]:
         check_growth,
         check_prompts,
         check_base,
+        check_server,
         check_ray,
         check_checkpoints,
     ):
@@ -130,6 +131,11 @@ def check_base(project: Project) -> None:
     """
     if not Path(project.base_model).is_dir():
         check_cache(cache_folder() / "base_models" / project.base_model.replace("/", "--"))
+
+
+def check_server(_: Project) -> None:
+    """That MLflow's server, if there is to be one, answers; see `places.check_mlflow`."""
+    check_mlflow()
 
 
 def check_ray(_: Project) -> None:

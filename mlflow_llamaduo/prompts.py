@@ -14,8 +14,10 @@ from dataclasses import replace
 
 from mlflow_llamaduo.config import Project
 from mlflow_llamaduo.core.records import TaskPrompt
+from mlflow_llamaduo.core.text import without_login
 from mlflow_llamaduo.errors import ConfigError
 from mlflow_llamaduo.judging.prompt import GENERAL as JUDGE
+from mlflow_llamaduo.places import check_mlflow
 from mlflow_llamaduo.synthesis.prompt import GENERAL as SYNTHESIZE
 
 URI = "prompts:/"
@@ -45,7 +47,7 @@ def registered(project: Project, prompts: Prompts, say: Callable[[str], object])
     try:
         return {role: _registered(f"{project.registered_model}-{role}", prompt) for role, prompt in prompts.items()}
     except MlflowException as error:
-        say(f"the prompts are not in the MLflow Prompt Registry: {error}")
+        say(f"the prompts are not in the MLflow Prompt Registry: {without_login(str(error))}")
         return prompts
 
 
@@ -69,6 +71,7 @@ def _checked(prompt: TaskPrompt) -> TaskPrompt:
 
 
 def _from_registry(uri: str) -> TaskPrompt:
+    check_mlflow()
     import mlflow
     from mlflow.exceptions import MlflowException
 

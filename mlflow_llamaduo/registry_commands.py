@@ -14,6 +14,7 @@ from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.core.terminal import plain
 from mlflow_llamaduo.errors import ConfigError, DataError, LlamaDuoError
 from mlflow_llamaduo.options import PROFILE, edge, flag
+from mlflow_llamaduo.places import check_mlflow
 
 LONGEST_REASON = 2000
 """Characters of a reason: it is part of a tag, and databases differ in what a tag may hold."""
@@ -35,6 +36,7 @@ def of_task(command: Callable[..., None]) -> Callable[..., None]:
 
         hush()
         project = load(task, profile)
+        check_mlflow()
         try:
             command(project=project, **given)
         except LlamaDuoError as error:  # with what others have written into tags

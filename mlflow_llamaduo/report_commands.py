@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from mlflow_llamaduo.options import edge, say
-from mlflow_llamaduo.places import check_out
+from mlflow_llamaduo.places import check_mlflow, check_out
 
 
 @click.command()
@@ -27,6 +27,7 @@ def report(run_id: str, out: Path | None, show: bool) -> None:
     if show and out is None:
         raise click.UsageError("--open wants --out")
     check_out(out)
+    check_mlflow()
     from mlflow_llamaduo.quiet import hush
 
     hush()

@@ -24,6 +24,7 @@ from mlflow_llamaduo.core.records import Version
 from mlflow_llamaduo.core.rules import SCORES
 from mlflow_llamaduo.core.scoring import Scorecard, Scored
 from mlflow_llamaduo.core.shadowed import Shadowed
+from mlflow_llamaduo.core.text import without_login
 from mlflow_llamaduo.errors import DataError, StageError
 
 AT_ONCE = 8
@@ -151,7 +152,7 @@ def at_hand() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        first = str(error).partition("\n")[0][:300]
+        first = without_login(str(error).partition("\n")[0])[:300]
         raise StageError(f"the MLflow registry cannot be used ({first}): is MLFLOW_TRACKING_URI right?") from error
 
 

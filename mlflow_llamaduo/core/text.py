@@ -12,6 +12,7 @@ _END = re.compile(r"(?<=[.!?])[\"')*_]*\s+|\n+|(?<=[\u3002\uff01\uff1f])")
 
 _CLOSING = " \t\"')*_"
 _ASKS = ("?", "\uff1f")
+_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """PostgreSQL takes no NUL, a page no control character, and the others move a terminal's cursor."""
 
@@ -38,3 +39,8 @@ def sentences(text: str) -> list[Sentence]:
 def storable(text: str) -> str:
     """The text as every database, page and picture takes it: half characters and control characters are replaced."""
     return _CONTROL.sub("\ufffd", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def without_login(text: str) -> str:
+    """The text with each address in it as it is, but for the name and password before its host."""
+    return _LOGIN.sub("", text)

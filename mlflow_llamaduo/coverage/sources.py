@@ -12,6 +12,7 @@ from pathlib import Path
 from mlflow_llamaduo.coverage.formats import each_file_row, is_known
 from mlflow_llamaduo.coverage.rows import Row
 from mlflow_llamaduo.errors import DataError
+from mlflow_llamaduo.places import check_mlflow
 
 HUB, TRACES = "hub:", "traces:"
 _HUB = re.compile(r"(?P<name>[^@#]+)(?:@(?P<revision>[^#]+))?(?:#(?P<split>.+))?")
@@ -37,10 +38,12 @@ def source_rows(source: str, *, trace_filter: str = "", feedback: str = "") -> I
         feedback: of traces, `name` or `name=value` of the feedback that says "satisfactory"; see `coverage.traces`.
 
     Raises:
+        ConfigError: no MLflow server is where the environment says.
         DataError: the source cannot be had.
         StageError: MLflow cannot be read.
     """
     if source.startswith(TRACES):
+        check_mlflow()
         from mlflow_llamaduo.coverage.traces import trace_rows
 
         name, _, value = feedback.partition("=")

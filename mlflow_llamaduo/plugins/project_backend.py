@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_BACKEND
 
 import mlflow_llamaduo
 from mlflow_llamaduo.config import nearest
+from mlflow_llamaduo.core.text import without_login
 from mlflow_llamaduo.errors import ConfigError, LlamaDuoError, StageError
 from mlflow_llamaduo.files import HOME_VARIABLE
 from mlflow_llamaduo.plugins import ray_jobs
@@ -163,7 +164,7 @@ def _attached(config: BackendConfig, run_id: str, tracking: MlflowClient) -> Ray
     try:
         tags = tracking.get_run(run_id).data.tags
     except MlflowException as error:
-        raise ConfigError(f"attach: no run {run_id} at {mlflow.get_tracking_uri()}") from error
+        raise ConfigError(f"attach: no run {run_id} at {without_login(mlflow.get_tracking_uri())}") from error
     if SUBMISSION not in tags:
         raise ConfigError(f"attach: run {run_id} was not submitted with -b ray: it has no tag {SUBMISSION}")
     client = ray_jobs.connect(config.address or tags[ADDRESS], config.headers)

@@ -18,6 +18,7 @@ from mlflow_llamaduo.core.trust import Report, measure
 from mlflow_llamaduo.coverage.rows import shown
 from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.files import write_atomic
+from mlflow_llamaduo.places import check_mlflow
 from mlflow_llamaduo.steps.labels import Labels, read_labels
 from mlflow_llamaduo.steps.opinions import Opinions
 from mlflow_llamaduo.steps.swap import swaps
@@ -113,6 +114,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _add_run(opinions: Opinions, run_id: str) -> list[str]:
+    check_mlflow()
     left_out: Counter[str] = Counter()
     for judged in judged_responses(run_id, lambda why: left_out.update([why])):
         try:

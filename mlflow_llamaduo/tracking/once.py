@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from mlflow_llamaduo.core.text import without_login
 from mlflow_llamaduo.errors import StageError
 
 UNREACHED = "API request to "
@@ -34,7 +35,7 @@ def reached() -> Iterator[None]:
         if not error.message.startswith(UNREACHED):
             raise
         raise StageError(
-            f"MLflow at {mlflow.get_tracking_uri()} gave no answer, however often it was asked: "
+            f"MLflow at {without_login(mlflow.get_tracking_uri())} gave no answer, however often it was asked: "
             "when it is back, the same command goes on, and nothing that is finished is done again"
         ) from error
 

@@ -22,6 +22,7 @@ from mlflow_llamaduo.promotion import Promotions, Word
 from mlflow_llamaduo.pyfunc_model import content_digest, pack, package
 from mlflow_llamaduo.registry import Registry
 from mlflow_llamaduo.tracking.tables import responses_table
+from tests.http_double import Listening, QuietHandler
 from tests.mlflow_server import mlflow_server
 from tests.unit.builders import adapter, checked, decision, scores
 
@@ -359,11 +360,21 @@ def test_of_several_versions_the_newest_is_first(project: Project) -> None:
 
 
 @pytest.mark.parametrize("command", ["review", "promote", "reject", "rollback"])
-def test_a_server_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_a_server_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    class Broken(QuietHandler):
+        def do_GET(self) -> None:
+            self.reply(b"", 500)
+
+        do_POST = do_PATCH = do_DELETE = do_GET
+
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    server = Listening(Broken)
+    mlflow.set_tracking_uri(server.url.replace("//", "//ann:sesame@"))
     more = [] if command == "review" else ["--version", "1", "--reason", "x"]
-    assert "the MLflow registry cannot be used" in refused(command, *more, code=1)
+    told = refused(command, *more, code=1)
+    server.close()
+    assert "the MLflow registry cannot be used" in told
+    assert "sesame" not in told
 
 
 def test_of_two_who_promote_at_once_one_is_told(project: Project, two: tuple[int, int]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_llamaduo.core.text import sentences, words
+from mlflow_llamaduo.core.text import sentences, without_login, words
 
 
 @given(st.text(st.characters(max_codepoint=127)))
@@ -42,3 +42,11 @@ def test_sentences_end_with_a_mark_or_a_line_and_questions_are_known() -> None:
         ("knows", False),
         ("\u8ab0", True),
     ]
+
+
+def test_an_address_is_shown_without_who_logs_in_there() -> None:
+    told = "API request to https://ann:open%20sesame@mlflow.example:443/api failed; see http://docs.example/@ann"
+    assert without_login(told) == (
+        "API request to https://mlflow.example:443/api failed; see http://docs.example/@ann"
+    )
+    assert without_login("postgresql://ann@db/mlflow, ann@example.com") == "postgresql://db/mlflow, ann@example.com"

@@ -7,6 +7,7 @@ import click
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
+from mlflow_llamaduo.core.text import without_login
 from mlflow_llamaduo.errors import ConfigError, DataError, LlamaDuoError
 
 
@@ -37,6 +38,6 @@ def one_line() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, as far as it is one line; its type where it says nothing."""
-    lines = str(error).strip().splitlines()
+    """What an error says, as far as it is one line, without logins; its type where it says nothing."""
+    lines = without_login(str(error)).strip().splitlines()
     return lines[0].strip()[:300] if lines else type(error).__name__

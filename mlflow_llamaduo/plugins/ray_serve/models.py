@@ -15,6 +15,7 @@ from mlflow.models import Model as Saved
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from mlflow_llamaduo.core.catalogue import CHAMPION
+from mlflow_llamaduo.core.text import without_login
 from mlflow_llamaduo.errors import ConfigError, DataError
 from mlflow_llamaduo.plugins.ray_serve.errors import first_line
 
@@ -67,7 +68,8 @@ def resolve(uri: str, flavor: str | None = None) -> Model:
         saved = Saved.load(resolved)
     except (MlflowException, OSError, ValueError) as error:
         raise DataError(
-            f"{uri} is not to be had from {mlflow.get_tracking_uri()} ({first_line(error)}): correct the URI, or set "
+            f"{uri} is not to be had from {without_login(mlflow.get_tracking_uri())} "
+            f"({first_line(error)}): correct the URI, or set "
             "MLFLOW_TRACKING_URI"
         ) from error
     pyfunc = saved.flavors.get(PYFUNC)
