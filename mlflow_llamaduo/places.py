@@ -80,10 +80,11 @@ def silent(url: str) -> str | None:
         urlopen(url, timeout=ANSWERS_WITHIN_S).close()  # noqa: S310 - http or https
     except HTTPError:
         return None
-    except URLError as error:  # certificates are a matter of MLflow's own settings
-        return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
     except (OSError, ValueError, HTTPException) as error:
-        return str(error).strip() or type(error).__name__
+        cause = error.reason if isinstance(error, URLError) else error
+        if isinstance(cause, ssl.SSLError):  # certificates are a matter of MLflow's own settings
+            return None
+        return str(cause).strip() or type(cause).__name__
     return None
 
 

@@ -1,9 +1,11 @@
 """An MLflow server that is not there is told in a line, at once: MLflow's own client tries for four minutes."""
 
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from click.testing import CliRunner
@@ -96,6 +98,18 @@ def test_a_server_that_answers_is_there_whatever_it_says(monkeypatch: pytest.Mon
     check_mlflow()
     server.close()
     assert asked == ["/behind/health"]
+
+
+@pytest.mark.parametrize("wrap", [URLError, lambda error: error])
+def test_whose_certificate_is_not_known_here_is_there(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Exception], Exception]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise wrap(ssl.SSLCertVerificationError(1, "self-signed certificate"))
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    monkeypatch.setattr("mlflow_llamaduo.places.urlopen", refuse)
+    check_mlflow()
 
 
 def test_what_speaks_no_http_is_no_server(monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
