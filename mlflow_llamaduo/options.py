@@ -27,7 +27,6 @@ OVERRIDES = {
     "responses_per_prompt": "inference.responses_per_prompt",
     "judge_repeats": "judging.repeats",
 }
-PROFILE = "A file of projects/profiles/, or a path that ends in .yaml or .yml."
 
 MODEL = ("api_base", "api_key_env", "rpm", "tpm", "concurrency")
 """Options that go to the judge and to the generator."""
@@ -64,7 +63,12 @@ Option = Callable[[Callable[..., None]], Callable[..., None]]
 
 PROJECT: tuple[Option, ...] = (
     click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/."),
-    click.option("--profile", default="local", show_default=True, help=PROFILE),
+    click.option(
+        "--profile",
+        default="local",
+        show_default=True,
+        help="A file of projects/profiles/, or a path that ends in .yaml or .yml.",
+    ),
 )
 BASE_MODEL: tuple[Option, ...] = (
     click.option("--base-model", help="The local model: a folder, or a name on the model hub."),
@@ -149,12 +153,16 @@ def late_project_options(*used: tuple[Option, ...]) -> Option:
             click.get_current_context().meta[TYPED] = overrides
             command(opened=lambda: load(task, profile, overrides), **given)
 
-        wrapped: Callable[..., None] = edge(loaded)
-        for option in reversed([option for group in (PROJECT, *used, ANY_KEY) for option in group]):
-            wrapped = option(wrapped)
-        return wrapped
+        return with_options(edge(loaded), PROJECT, *used, ANY_KEY)
 
     return given_a_way_to_it
+
+
+def with_options(command: Callable[..., None], *groups: tuple[Option, ...]) -> Callable[..., None]:
+    """The command with these options, in the order in which `--help` lists them."""
+    for option in reversed([option for group in groups for option in group]):
+        command = option(command)
+    return command
 
 
 def _from_here(source: str) -> str:

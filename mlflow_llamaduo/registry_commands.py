@@ -13,7 +13,7 @@ import click
 from mlflow_llamaduo.config import Project, load
 from mlflow_llamaduo.core.terminal import plain
 from mlflow_llamaduo.errors import ConfigError, DataError, LlamaDuoError
-from mlflow_llamaduo.options import PROFILE, edge, flag
+from mlflow_llamaduo.options import PROJECT, edge, flag, with_options
 from mlflow_llamaduo.places import check_mlflow
 
 LONGEST_REASON = 2000
@@ -42,8 +42,7 @@ def of_task(command: Callable[..., None]) -> Callable[..., None]:
         except LlamaDuoError as error:  # with what others have written into tags
             raise type(error)(plain(str(error), LONGEST_REASON)) from error
 
-    named = click.option("--profile", default="local", show_default=True, help=PROFILE)(loaded)
-    return edge(click.option("--task", default="closed_qa", show_default=True, help="A folder of projects/.")(named))
+    return with_options(edge(loaded), PROJECT)
 
 
 @click.command()
