@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
@@ -25,6 +26,18 @@ def offline_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         monkeypatch.setattr(socket.socket, "connect", refuse)
         monkeypatch.setattr(socket.socket, "connect_ex", refuse)
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_mlflow() -> Iterator[None]:
+    """Where MLflow is holds for one module of tests: its client writes it into the environment, where it would stay."""
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def pytest_sessionstart() -> None:
