@@ -30,7 +30,7 @@ def offline_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="module", autouse=True)
 def own_mlflow() -> Iterator[None]:
-    """Where MLflow is holds for one module of tests: its client writes it into the environment, where it would stay."""
+    """Where MLflow is holds for one module of tests; its client writes it into the environment."""
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     yield
     for name, value in before.items():
