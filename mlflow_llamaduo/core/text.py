@@ -12,7 +12,7 @@ _END = re.compile(r"(?<=[.!?])[\"')*_]*\s+|\n+|(?<=[\u3002\uff01\uff1f])")
 
 _CLOSING = " \t\"')*_"
 _ASKS = ("?", "\uff1f")
-_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
+_LOGIN = re.compile(r"(?<=://)[^/?#\s]*@")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """PostgreSQL takes no NUL, a page no control character, and the others move a terminal's cursor."""
 

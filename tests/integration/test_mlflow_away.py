@@ -46,7 +46,7 @@ def odd() -> Iterator[str]:
                 guest.sendall(b"220 mail.example ready\r\n")
                 guest.recv(1000)
 
-        greeting = threading.Thread(target=greet)
+        greeting = threading.Thread(target=greet, daemon=True)
         greeting.start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
         greeting.join(60)

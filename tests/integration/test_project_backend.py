@@ -283,7 +283,7 @@ def test_an_address_without_http_where_nobody_listens_is_told_at_once(here: Mlfl
     before = time.monotonic()
     with pytest.raises(ExecutionException, match=r"no Ray cluster answers at 127.0.0.1:9 .*refused"):
         mlflow.projects.run(".", experiment_id="0", backend="ray", backend_config={"address": "127.0.0.1:9"})
-    assert time.monotonic() - before < 60
+    assert time.monotonic() - before < 5
 
 
 @pytest.mark.parametrize(

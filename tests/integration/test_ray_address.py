@@ -16,7 +16,7 @@ def test_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -
         before = time.monotonic()
         with pytest.raises(ConfigError, match=r"nobody listens there .*refused.*ray start --head"), cluster():
             pass
-    assert time.monotonic() - before < 60, "Ray itself takes two minutes"
+    assert time.monotonic() - before < 5
     with pytest.raises(ConfigError, match="nobody listens there"):
         check_address({"RAY_ADDRESS": "127.0.0.1:99999"})
     with pytest.raises(ConfigError, match="nobody listens there"):

@@ -49,4 +49,5 @@ def test_an_address_is_shown_without_who_logs_in_there() -> None:
     assert without_login(told) == (
         "API request to https://mlflow.example:443/api failed; see http://docs.example/@ann"
     )
+    assert without_login("http://ann:p@ss@host/a is away") == "http://host/a is away"
     assert without_login("postgresql://ann@db/mlflow, ann@example.com") == "postgresql://db/mlflow, ann@example.com"
